@@ -8,9 +8,9 @@ from typing import Any, cast
 from litestar import Litestar
 
 from whimbrel.server.admin.app import admin_app
-from whimbrel.server.admin.operations import AdminContext, Operations
+from whimbrel.server.admin.operations import AdminContext
 from whimbrel.server.console.app import console_app
-from whimbrel.server.console.live import Streams
+from whimbrel.server.console.streams import Streams
 from whimbrel.server.console.visit import Console
 from whimbrel.server.http import App, Receive, Scope, Send
 
@@ -19,10 +19,10 @@ class PeopleApp:
     """The application of people's listener."""
 
     def __init__(self, context: AdminContext) -> None:
-        operations = Operations(context)
         self.streams = Streams()
-        self.admin: Litestar = admin_app(context, operations=operations)
-        self._console: Litestar = console_app(Console(operations), streams=self.streams)
+        self.admin: Litestar = admin_app(context)
+        self._console: Litestar = console_app()
+        self._console.state["console"] = Console(self.admin.state["operations"], streams=self.streams)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Of the lifespan the admin API takes care: the console has none of its own."""

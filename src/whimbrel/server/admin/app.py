@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from litestar import Litestar, Request, Response, Router
 from litestar.connection import ASGIConnection
-from litestar.datastructures import MutableScopeHeaders
+from litestar.datastructures import MutableScopeHeaders, State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
@@ -78,33 +78,19 @@ _ROUTES = (
 _PREFIX = "/{namespace:str}/admin/v1"
 
 
-def admin_app(context: AdminContext, *, operations: Operations | None = None) -> Litestar:
-    """The admin API as an ASGI application. `operations`: those of `context`, where others share them."""
-    operations = operations or Operations(context)
-
-    async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        caller = await operations.sign_in(connection)
-        caller.check(permission_needed(handler, connection.path_params))
-        connection.scope["user"] = caller
-        connection.state["notice"] = await operations.notice(connection.path_params["namespace"])
-
+def admin_app(context: AdminContext) -> Litestar:
+    """The admin API as an ASGI application. What its routes are given is `operations` of its state."""
     for handler in _ROUTES:
         permission_needed(handler, {})
+    operations = Provide(_operations, sync_to_thread=False)
     guarded = Router(
         _PREFIX,
-        guards=[guard],
+        guards=[_guard],
         security=[{SECURITY_SCHEME: []}],
-        dependencies={
-            "operations": Provide(lambda: operations, sync_to_thread=False),
-            "caller": Provide(_caller, sync_to_thread=False),
-        },
+        dependencies={"operations": operations, "caller": Provide(_caller, sync_to_thread=False)},
         route_handlers=_ROUTES,
     )
-    everybody = Router(
-        _PREFIX,
-        dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
-        route_handlers=SIGN_IN_ROUTES,
-    )
+    everybody = Router(_PREFIX, dependencies={"operations": operations}, route_handlers=SIGN_IN_ROUTES)
     names = StructNames(Release)
     return Litestar(
         [guarded, everybody],
@@ -114,6 +100,7 @@ def admin_app(context: AdminContext, *, operations: Operations | None = None) ->
         exception_handlers={WhimbrelError: _ours, HTTPException: _theirs, Exception: _bug},
         request_max_body_size=limits.ADMIN_BODY_BYTES,  # a route that takes more says so itself
         logging_config=None,
+        state=State({"operations": Operations(context)}),
     )
 
 
@@ -129,6 +116,19 @@ def permission_needed(handler: BaseRouteHandler, path: Mapping[str, Any]) -> Per
     if not isinstance(declared, Permission):
         raise InvariantBroken(f"the route {handler} declares no permission, so nobody may ask it")
     return declared
+
+
+async def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    operations: Operations = connection.app.state["operations"]
+    caller = await operations.sign_in(connection)
+    caller.check(permission_needed(handler, connection.path_params))
+    connection.scope["user"] = caller
+    connection.state["notice"] = await operations.notice(connection.path_params["namespace"])
+
+
+def _operations(request: Request[Any, Any, Any]) -> Operations:
+    operations: Operations = request.app.state["operations"]
+    return operations
 
 
 def _caller(request: Request[Any, Any, Any]) -> Caller:

@@ -27,7 +27,7 @@ from whimbrel.console.static_parts import BY_URL, PREFIX
 from whimbrel.errors import DiskFull, NotAllowed, NotFound, Unavailable, WhimbrelError
 from whimbrel.server.admin.app import permission_needed
 from whimbrel.server.console.fleet import FLEET_ROUTES
-from whimbrel.server.console.live import LIVE_ROUTES, Streams
+from whimbrel.server.console.live import LIVE_ROUTES
 from whimbrel.server.console.rollout_moves import MOVE_ROUTES
 from whimbrel.server.console.rollouts import ROLLOUT_PAGES
 from whimbrel.server.console.sign_in import SIGN_IN_ROUTES, inside, sign_in_page, sign_out
@@ -36,6 +36,7 @@ from whimbrel.server.console.visit import (
     Console,
     SignInNeeded,
     check_same_site,
+    console_of,
     form_of,
     frame_for,
     keep_visit,
@@ -80,71 +81,86 @@ async def show_part(name: FromPath[str]) -> Response[bytes]:
     return Response(part.content, media_type=part.media_type, headers={"cache-control": _KEPT})
 
 
-def console_app(console: Console, *, streams: Streams) -> Litestar:
-    """The console as an ASGI application."""
-
-    async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-        visit = await console.visit(connection)
-        asks = isinstance(connection, Request) and connection.method == "POST"
-        if visit is None:
-            await console.check_namespace(connection.path_params["namespace"])
-            raise SignInNeeded(await _kept(connection) if asks else None)
-        keep_visit(connection, visit)
-        if asks:
-            check_same_site(connection)
-        visit.caller.check(permission_needed(handler, connection.path_params))
-
-    async def _kept(connection: Any) -> dict[str, str]:
-        check_same_site(connection)
-        form = await form_of(connection)
-        return {name: value for name, value in form.items() if name.isidentifier() and name != "csrf"}
-
-    def sign_in_first(request: AnyRequest, error: SignInNeeded) -> Response[Any]:
-        namespace = str(request.path_params["namespace"])
-        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        if error.kept is None:
-            leads_to = f"/{namespace}/sign-in"
-            if path != f"/{namespace}/":
-                leads_to += f"?next={quote(path, safe='')}"
-            return Redirect(leads_to, status_code=HTTP_303_SEE_OTHER)
-        return sign_in_page(console, request, next_=inside(request.url.path, namespace), kept=error.kept, status=401)
-
-    def ours(request: AnyRequest, error: WhimbrelError) -> Response[bytes]:
-        if isinstance(error, DiskFull):
-            log.warning("a page was answered with 507: %s", error)
-        return _trouble(
-            console, request, error.title, str(error), status=error.status, again=isinstance(error, Unavailable)
-        )
-
-    def theirs(request: AnyRequest, error: HTTPException) -> Response[bytes]:
-        title, detail = "That cannot be done", "the address or the form is not one of this console"
-        if error.status_code == 404:
-            title, detail = "There is no such page", f"nothing is at {request.url.path[:200]}"
-        elif error.status_code == 405:
-            detail = f"{request.method} is not possible at {request.url.path[:200]}"
-        elif error.status_code == 413:
-            detail = f"the form is over {limits.CONSOLE_FORM_BYTES} bytes"
-        return _trouble(console, request, title, detail, status=error.status_code)
-
-    def bug(request: AnyRequest, error: Exception) -> Response[bytes]:
-        return ours(request, unforeseen(error))
-
+def console_app() -> Litestar:
+    """The console as an ASGI application. What its routes are given is `console` of its state."""
     for handler in _PAGES:
         permission_needed(handler, {})
-    given = {
-        "console": Provide(lambda: console, sync_to_thread=False),
-        "streams": Provide(lambda: streams, sync_to_thread=False),
-    }
-    pages = Router("/", guards=[guard], route_handlers=_PAGES)
+    pages = Router("/", guards=[_guard], route_handlers=_PAGES)
     return Litestar(
         [pages, show_first, show_part, *SIGN_IN_ROUTES],
-        dependencies=given,
+        dependencies={"console": Provide(_console, sync_to_thread=False)},
         before_send=[_add_headers],
-        exception_handlers={SignInNeeded: sign_in_first, WhimbrelError: ours, HTTPException: theirs, Exception: bug},
+        exception_handlers={
+            SignInNeeded: _sign_in_first,
+            WhimbrelError: _ours,
+            HTTPException: _theirs,
+            Exception: _bug,
+        },
         openapi_config=None,
         request_max_body_size=limits.CONSOLE_FORM_BYTES,
         logging_config=None,
     )
+
+
+def _console(request: AnyRequest) -> Console:
+    return console_of(request)
+
+
+async def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Let in whoever has a session, and the permission that the route needs."""
+    console = console_of(connection)
+    visit = await console.visit(connection)
+    asks = isinstance(connection, Request) and connection.method == "POST"
+    if visit is None:
+        await console.check_namespace(connection.path_params["namespace"])
+        raise SignInNeeded(await _kept(connection) if isinstance(connection, Request) and asks else None)
+    keep_visit(connection, visit)
+    if asks:
+        check_same_site(connection)
+    visit.caller.check(permission_needed(handler, connection.path_params))
+
+
+async def _kept(request: AnyRequest) -> dict[str, str]:
+    """The form that was sent without a session, to be carried on; not what another site sent."""
+    check_same_site(request)
+    form = await form_of(request)
+    return {name: value for name, value in form.items() if name.isidentifier() and name != "csrf"}
+
+
+def _sign_in_first(request: AnyRequest, error: SignInNeeded) -> Response[Any]:
+    namespace = str(request.path_params["namespace"])
+    if error.kept is not None:
+        leads_to = inside(request.url.path, namespace)
+        return sign_in_page(console_of(request), request, next_=leads_to, kept=error.kept, status=NotAllowed.status)
+    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    back = "" if path.rstrip("/") == f"/{namespace}" else f"?next={quote(path, safe='')}"
+    return Redirect(f"/{namespace}/sign-in{back}", status_code=HTTP_303_SEE_OTHER)
+
+
+def _ours(request: AnyRequest, error: WhimbrelError) -> Response[bytes]:
+    if isinstance(error, DiskFull):
+        log.warning("a page was answered with 507: %s", error)
+    answer = _trouble(request, error.title, str(error), status=error.status)
+    if isinstance(error, Unavailable):
+        answer.headers["retry-after"] = str(RETRY_AFTER_S)
+    return answer
+
+
+def _theirs(request: AnyRequest, error: HTTPException) -> Response[bytes]:
+    path = request.url.path[:200]
+    title, detail = "That cannot be done", "the address or the form is none of this console"
+    match error.status_code:
+        case 404:
+            title, detail = "There is no such page", f"nothing is at {path}"
+        case 405:
+            detail = f"{request.method} is not possible at {path}"
+        case 413:
+            detail = f"the form is over {limits.CONSOLE_FORM_BYTES} bytes"
+    return _trouble(request, title, detail, status=error.status_code)
+
+
+def _bug(request: AnyRequest, error: Exception) -> Response[bytes]:
+    return _ours(request, unforeseen(error))
 
 
 async def _add_headers(message: Message, scope: Scope) -> None:  # noqa: ARG001 (the seam of the framework)
@@ -155,15 +171,11 @@ async def _add_headers(message: Message, scope: Scope) -> None:  # noqa: ARG001 
         headers.setdefault("cache-control", _NOT_KEPT)
 
 
-def _trouble(
-    console: Console, request: AnyRequest, title: str, detail: str, *, status: int, again: bool = False
-) -> Response[bytes]:
+def _trouble(request: AnyRequest, title: str, detail: str, *, status: int) -> Response[bytes]:
+    """The page of an error."""
     namespace = str(request.path_params.get("namespace", ""))
     back, words = (f"/{namespace}/", "To the fleet") if namespace else ("/", "To the first page")
     if status == NotAllowed.status:
         back, words = (f"/{namespace}/sign-in" if namespace else "/"), "Sign in"
-    frame = frame_for(request, title, now=console.operations.now())
-    answer = page("trouble", frame, status=status, title=title, detail=detail, back=back, back_words=words)
-    if again:
-        answer.headers["retry-after"] = str(RETRY_AFTER_S)
-    return answer
+    frame = frame_for(request, title, now=console_of(request).operations.now())
+    return page("trouble", frame, status=status, title=title, detail=detail, back=back, back_words=words)

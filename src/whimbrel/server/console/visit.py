@@ -23,6 +23,7 @@ from whimbrel.flows.overview.versions_over_time import VersionHours
 from whimbrel.server.admin.operations import Operations
 from whimbrel.server.console.kept import KeptAnswers, KeptCounts
 from whimbrel.server.console.sessions import Session, Sessions, is_csrf, session_cookie
+from whimbrel.server.console.streams import Streams
 from whimbrel.server.http import TooLarge
 from whimbrel.stores.transaction import all_namespaces
 
@@ -51,8 +52,8 @@ class Visit(msgspec.Struct, frozen=True):
 class Console:
     """What the routes of the console work on. `operations`: those of the admin API, of which it is another face."""
 
-    def __init__(self, operations: Operations) -> None:
-        self.operations = operations
+    def __init__(self, operations: Operations, *, streams: Streams) -> None:
+        self.operations, self.streams = operations, streams
         self.sessions = Sessions(clock=operations.now)
         self.counts = KeptCounts()
         self.effects = KeptAnswers(most=limits.CONSOLE_MODELS)
@@ -88,6 +89,14 @@ class Console:
         """Raises `NotFound` for one that is not here."""
         if namespace not in await self.namespaces():
             raise NotFound(f"there is no namespace {namespace!r} here")
+
+
+def console_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Console:
+    """The console that a request came to."""
+    console = connection.app.state["console"]
+    if not isinstance(console, Console):
+        raise InvariantBroken("this application is no console's")
+    return console
 
 
 def visit_of(request: AnyRequest) -> Visit:
