@@ -105,7 +105,7 @@ def area_chart(
     return AreaChart(
         says=says,
         x_words=tuple(x_words),
-        y_words=(f"{top:,.0f}", f"{top / 2:,.4g}", "0"),
+        y_words=(f"{top:,.0f}", f"{top / 2:,.10g}", "0"),
         columns=("time (UTC)", *(label for label, _ in names)),
         rows=tuple((name, *(f"{value:,.0f}" for value in row)) for name, row in zip(row_names, rows, strict=True)),
         areas=tuple(areas),
@@ -146,7 +146,7 @@ def ratio_chart(
         rows=tuple(
             (
                 f"{hours:.3g}",
-                "no events" if ratio is None else f"{ratio:.3g}×",
+                "not yet" if ratio is None else f"{ratio:.3g}×",
                 f"{low_:.3g}×",
                 "open" if high_ is None else f"{high_:.3g}×",
             )
@@ -181,8 +181,12 @@ def _band(below: Sequence[float], above: Sequence[float], *, top: float) -> str:
 
 
 def _nice(value: float) -> float:
-    """The next larger number that people count in: 1, 2, 2.5, 5, or 10 times a power of ten."""
+    """The next larger number that people count in, such as 1,200 or 5,000."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(power * step for step in (1.0, 2.0, 2.5, 5.0, 10.0) if value <= power * step * (1 + 1e-9))
+    return next(
+        power * step
+        for step in (1.0, 1.2, 1.6, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+        if value <= power * step * (1 + 1e-9)
+    )

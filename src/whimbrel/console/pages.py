@@ -20,6 +20,7 @@ from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.plain_text import one_line
 
 Theme = Literal["", "light", "dark"]  # "": as the system has it
+SECTIONS = (("fleet", "Fleet"), ("rollouts", "Rollouts"))  # of the navigation: the last part of a path, and its name
 THEMES: tuple[Theme, ...] = ("", "light", "dark")
 
 
@@ -73,7 +74,7 @@ def _environment() -> Environment:
         words.stamp,
     )
     environment.filters.update({each.__name__: each for each in filters})
-    environment.globals.update(parts={name: part.url for name, part in PARTS.items()}, themes=THEMES)
+    environment.globals.update(parts={name: part.url for name, part in PARTS.items()}, themes=THEMES, sections=SECTIONS)
     return environment
 
 

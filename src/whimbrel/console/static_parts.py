@@ -11,7 +11,7 @@ import msgspec
 from whimbrel.model.documents import digest_of
 
 PREFIX = "/-/parts/"
-_MEDIA_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+_MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 class StaticPart(msgspec.Struct, frozen=True):

@@ -84,3 +84,15 @@ def figure(value: float | None, form: Form) -> str:
 def plain_name(identifier: str) -> str:
     """A name of the code as words: waiting_for_approval becomes waiting for approval."""
     return identifier.replace("_", " ")
+
+
+def plan_hours(hours: float) -> str:
+    """Hours of a plan: 5 min, 24 h, 7 days."""
+    if hours < 1:
+        return f"{round(60 * hours)} min"
+    return f"{hours:.3g} h" if hours < 72 else f"{hours / 24:.3g} days"
+
+
+def events(number: float) -> str:
+    """A number of events; of shares that were added up, with a digit."""
+    return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"

@@ -74,7 +74,10 @@ class MemberLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RolloutPage(msgspec.Struct, frozen=True, kw_only=True):
-    """One rollout. `tone`: of its state: good, busy, waits or bad. `not_judged`: who, and why."""
+    """One rollout. `tone`: of its state: good, busy, waits or bad. `not_judged`: who, and why.
+
+    `guardrails`: those to look at; `quiet`: the others that see no harm; `untold`: those of which nothing was told.
+    """
 
     id: str
     model: str
@@ -91,6 +94,8 @@ class RolloutPage(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None
     stages: tuple[StageStep, ...]
     guardrails: tuple[GuardrailLine, ...]
+    quiet: tuple[GuardrailLine, ...]
+    untold: tuple[str, ...]
     judged_stage: str
     evidence: float
     evidence_words: str

@@ -2,7 +2,8 @@
 
 1. A device counts in an hour in which it was heard, so a curve is of devices that report, not of all that are enrolled.
 2. What is closed never changes: closed hours are read once a process, and the open one every time.
-3. Within some hours of a device nothing may be told: `smoothed` tells of each hour the most of the hours around it.
+3. Of several hours that are one point of a chart the one is told in which most devices spoke: versions of two hours
+   are never added up, since a device that changes its version in between would count twice.
 
 Called by the console.
 """
@@ -61,16 +62,17 @@ def adoption_of(serial: int, counts: Mapping[int | None, int]) -> Adoption:
     return Adoption(devices=counts.get(serial, 0), of=sum(counts.values()))
 
 
-def smoothed(hours: DevicesByHour, *, first: int, last: int, step: int) -> list[tuple[int, dict[int, int]]]:
-    """The most devices of each version within every `step` hours from `first` to `last`, oldest first."""
+def fullest(hours: DevicesByHour, *, first: int, last: int, step: int) -> list[tuple[int, dict[int, int]]]:
+    """Of every `step` hours from `first` to `last`, oldest first, the hour in which most devices told anything."""
     rows = []
     for start in range(first, last + 1, step):
-        most: dict[int, int] = {}
-        for hour in range(start, min(start + step, last + 1)):
-            for serial, devices in hours.get(hour, {}).items():
-                most[serial] = max(most.get(serial, 0), devices)
-        rows.append((start, most))
+        within = [hours[hour] for hour in range(start, min(start + step, last + 1)) if hour in hours]
+        rows.append((start, max(within, key=_devices_of, default={})))
     return rows
+
+
+def _devices_of(hour: Mapping[int, int]) -> int:
+    return sum(hour.values())
 
 
 def serials_of(rows: Sequence[tuple[int, Mapping[int, int]]]) -> list[int]:

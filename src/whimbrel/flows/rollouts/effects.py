@@ -111,7 +111,7 @@ def _effects(rollout: RolloutRecord, verdict: Verdict, cells: Sequence[Cell]) ->
         effects.append(
             Effect(
                 guardrail=row.name,
-                words=(row.estimate or row.name).replace("_", " "),
+                words=row.words if row.words and row.form == "as_reported" else row.name.replace("_", " "),
                 form=row.form,
                 direction=row.direction,
                 severity=followed.get(row.name, row.severest),

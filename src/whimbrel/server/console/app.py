@@ -15,7 +15,7 @@ from litestar import Litestar, Request, Response, Router, get
 from litestar.connection import ASGIConnection
 from litestar.datastructures import MutableScopeHeaders
 from litestar.di import NamedDependency, Provide
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath
 from litestar.response import Redirect
@@ -58,6 +58,7 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
+_METHODS = {"GET", "HEAD", "POST"}
 _NOT_KEPT = "no-store"
 _KEPT = "public, max-age=31536000, immutable"
 _PAGES = (*FLEET_ROUTES, *ROLLOUT_PAGES, *MOVE_ROUTES, *LIVE_ROUTES, sign_out)
@@ -109,6 +110,8 @@ def _console(request: AnyRequest) -> Console:
 async def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Let in whoever has a session, and the permission that the route needs."""
     console = console_of(connection)
+    if connection.scope["method"] not in _METHODS:
+        raise MethodNotAllowedException
     visit = await console.visit(connection)
     asks = isinstance(connection, Request) and connection.method == "POST"
     if visit is None:

@@ -23,7 +23,7 @@ from whimbrel.flows.overview.concerns import (
     of_rollouts,
     of_timestamp,
 )
-from whimbrel.flows.overview.versions_over_time import DevicesByHour, adoption_of, serials_of, smoothed
+from whimbrel.flows.overview.versions_over_time import DevicesByHour, adoption_of, fullest, serials_of
 from whimbrel.flows.records import ModelRecord, RolloutRecord, VersionRecord
 from whimbrel.flows.rollouts.approvals import approvals_missing
 from whimbrel.model.documents import parse
@@ -68,18 +68,24 @@ def fleet_page(console: Console, stores: Stores, *, now: float) -> FleetPage:
         )
         for each in models
     ]
-    urgent = sum(each.urgency == "urgent" for each in concerns)
-    enrolled = counts.value.enrolled
-    headline = f"{counted(enrolled, 'device')}, {counted(len(models), 'model')}."
-    if concerns:
-        needs = "thing needs" if len(concerns) == 1 else "things need"
-        headline += f" {len(concerns)} {needs} your attention" + (f", {urgent} at once." if urgent else ".")
+    headline = f"{counted(counts.value.enrolled, 'device')}, {counted(len(models), 'model')}. {_needs(concerns)}"
     return FleetPage(
         headline=headline,
         concerns=tuple(_line(each, stores.namespace) for each in concerns),
         models=tuple(sorted(cards, key=lambda card: -card.devices)),
         counted_at=counts.at,
     )
+
+
+def _needs(concerns: Sequence[Concern]) -> str:
+    """How much needs a person, in words; notes do not."""
+    urgent = sum(each.urgency == "urgent" for each in concerns)
+    waiting = sum(each.urgency == "waits" for each in concerns)
+    if urgent:
+        return f"{counted(urgent, 'thing needs', 'things need')} you now" + (
+            f", and {waiting} can wait." if waiting else "."
+        )
+    return f"{counted(waiting, 'thing waits', 'things wait')} for you." if waiting else "Nothing needs you now."
 
 
 class _Counts(msgspec.Struct, frozen=True):
@@ -143,18 +149,11 @@ class _SignedRole(msgspec.Struct, frozen=True):
 
 
 def _line(concern: Concern, namespace: str) -> ConcernLine:
-    paths = {
-        "rollout": f"rollouts/{concern.name}",
-        "model": f"models/{concern.name}",
-        "devices": f"devices?show={concern.name}",
-        "keys": "access#keys",
-        "server": "access#keys",
-    }
     return ConcernLine(
         tone=concern.urgency,
         title=concern.title,
         sentence=concern.sentence,
-        href=f"/{namespace}/{paths[concern.subject]}",
+        href=f"/{namespace}/rollouts/{concern.name}" if concern.subject == "rollout" else "",
         since=concern.since,
     )
 
@@ -261,7 +260,7 @@ def _history(
         return None
     last, first = int(now // HOUR_S), min(hours)
     step = max(1, -(-(last - first + 1) // _STEPS))
-    rows = smoothed(hours, first=first, last=last, step=step)
+    rows = fullest(hours, first=first, last=last, step=step)
     serials = serials_of(rows)
     points = [[float(devices.get(serial, 0)) for serial in serials] for _, devices in rows]
     stamps = [datetime.fromtimestamp(start * HOUR_S, UTC).strftime("%b %d %H:%M") for start, _ in rows]

@@ -18,7 +18,7 @@ from whimbrel.console.views.rollout import (
     SliceLine,
     StageStep,
 )
-from whimbrel.console.words import counted, figure, lasting, percent, plain_name
+from whimbrel.console.words import counted, events, figure, lasting, percent, plain_name, plan_hours
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.audit_chain import ChainedEntry
 from whimbrel.flows.monitors.show_health import ClassFigures
@@ -133,6 +133,7 @@ def rollout_page(console: Console, stores: Stores, identifier: str, *, caller: C
     target = names.get(rollout.target, str(rollout.target))
     baseline = names.get(rollout.baseline or 0, "")
     buttons, why_none = buttons_of(stores.namespace, rollout, caller)
+    first, quiet, untold = _guardrails(effects)
     judged = effects.stage if effects is not None else rollout.stage
     return RolloutPage(
         id=rollout.id,
@@ -149,7 +150,9 @@ def rollout_page(console: Console, stores: Stores, identifier: str, *, caller: C
         created_at=rollout.created_at,
         ended_at=rollout.ended_at,
         stages=tuple(_steps(rollout, view, now=now)),
-        guardrails=tuple(_guardrails(effects)),
+        guardrails=tuple(first),
+        quiet=tuple(quiet),
+        untold=tuple(untold),
         judged_stage=rollout.plan.stages[judged].name,
         evidence=_part(effects.log_e, effects.needed) if effects is not None else 0.0,
         evidence_words="" if effects is None else _evidence_words(effects.log_e, effects.needed),
@@ -232,7 +235,7 @@ def _steps(rollout: RolloutRecord, view: RolloutView, *, now: float) -> list[Sta
         soaked_s = now - rollout.stage_since
         if index > rollout.stage or rollout.state in PENDING:
             state, progress = "next", 0.0
-            note = f"then {_hours(stage.duration_hours)}" if stage.duration_hours else "at the end"
+            note = f"then {plan_hours(stage.duration_hours)}" if stage.duration_hours else "at the end"
             if stage.approvals:
                 note += f", after {counted(stage.approvals, 'approval')}"
         elif index < rollout.stage or ended_well:
@@ -241,9 +244,9 @@ def _steps(rollout: RolloutRecord, view: RolloutView, *, now: float) -> list[Sta
             state, progress = "now", min(100.0, 100 * soaked_s / soak_s) if soak_s else 100.0
             hours = soaked_s / rollout.hour_s
             note = (
-                f"{hours:.3g} of {_hours(stage.duration_hours)}"
+                f"{hours:.3g} of {plan_hours(stage.duration_hours)}"
                 if hours < stage.duration_hours
-                else (f"its {_hours(stage.duration_hours)} are over")
+                else (f"its {plan_hours(stage.duration_hours)} are over")
             )
         else:
             state, progress, note = "missed", 0.0, "stopped here"
@@ -267,42 +270,39 @@ def _steps(rollout: RolloutRecord, view: RolloutView, *, now: float) -> list[Sta
     return steps
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:g} h" if hours < 72 else f"{hours / 24:g} days"
+_LOOKED_AT = ("crash", "error", "silence", "usage")  # shown whatever they say, where anything was told of them
 
 
-def _guardrails(effects: Effects | None) -> list[GuardrailLine]:
-    """A line a guardrail: those with the most evidence first."""
+def _guardrails(effects: Effects | None) -> tuple[list[GuardrailLine], list[GuardrailLine], list[str]]:
+    """Those to look at, most evidence first; those that see no harm; and those of which nothing was told."""
     if effects is None:
-        return []
-    ordered = sorted(effects.effects, key=lambda each: (each.treated is None, -each.log_e))
-    return [_guardrail(each, needed=effects.needed) for each in ordered]
+        return [], [], []
+    ordered = sorted(effects.effects, key=lambda each: (-max(0.0, each.log_e), each.guardrail not in _LOOKED_AT))
+    told = [each for each in ordered if each.treated is not None or each.control is not None]
+    first = [each for each in told if each.guardrail in _LOOKED_AT or _part(each.log_e, effects.needed) >= 1]
+    return (
+        [_guardrail(each, needed=effects.needed) for each in first],
+        [_guardrail(each, needed=effects.needed) for each in told if each not in first],
+        [each.words for each in ordered if each not in told],
+    )
 
 
 def _guardrail(effect: Effect, *, needed: float) -> GuardrailLine:
-    told = effect.treated is not None or effect.control is not None
     treated, control = figure(effect.treated, effect.form), figure(effect.control, effect.form)
     name = effect.words[0].upper() + effect.words[1:]
-    chart = _chart(effect, name) if effect.points and effect.limit is not None and told else None
+    happened = effect.events is not None and any(effect.events)
+    chart = _chart(effect, name) if effect.points and effect.limit is not None and happened else None
     part = _part(effect.log_e, needed)
-    tone = (
-        "harm"
-        if part >= 100
-        else "doubt"
-        if part >= 50 or (chart is not None and chart.harm)
-        else "good"
-        if told
-        else "none"
-    )
+    tone = "harm" if part >= 100 else "doubt" if part >= 50 or (chart is not None and chart.harm) else "good"
     small = ""
-    if effect.events is not None and effect.exposure is not None and told:
+    if effect.events is not None and effect.exposure is not None:
         (of_treated, of_control), (in_treated, in_control) = effect.events, effect.exposure
-        small = f"{of_treated:,.4g} in {in_treated:,.0f} against {of_control:,.4g} in {in_control:,.0f}"
+        small = f"{events(of_treated)} of {in_treated:,.0f} against {events(of_control)} of {in_control:,.0f}"
     return GuardrailLine(
         name=name,
-        effect=f"{treated} against {control}" if told else "nothing told of it",
+        effect=f"{treated} against {control}",
         tone=tone,
-        state={"harm": "harm is proven", "doubt": "in doubt", "good": "no harm seen", "none": "not reported"}[tone],
+        state={"harm": "harm is proven", "doubt": "in doubt", "good": "no harm seen"}[tone],
         evidence=part,
         evidence_words=f"{part:.0f}% of what proves harm",
         severity={"rollback": "takes it back", "hold": "holds it", "warn": "warns"}[effect.severity],
@@ -325,7 +325,7 @@ def _chart(effect: Effect, name: str) -> RatioChart:
         [(each.hours, each.ratio, each.low, each.high) for each in effect.points],
         limit=effect.limit or 1.0,
         says=says,
-        x_words=(f"{first:.3g} h", f"{last.hours:.3g} h"),
+        x_words=(plan_hours(first), plan_hours(last.hours)),
         worse_below=below,
     )
 
@@ -414,17 +414,17 @@ def event_line(entry: ChainedEntry) -> EventLine:
 def buttons_of(namespace: str, rollout: RolloutRecord, caller: Caller) -> tuple[tuple[Button, ...], str]:
     """The moves that the rollout takes now and the person may make; why there are none, where there are none."""
     moves = (
+        ("rollback", "Roll back", "danger sure", Event.ROLL_BACK, Permission.STOP),
         ("approve", "Approve", "primary", Event.APPROVE, Permission.APPROVE),
         ("resume", "Resume", "primary", Event.RESUME, Permission.RELEASE),
         ("pause", "Pause", "plain", Event.PAUSE, Permission.STOP),
         ("reject", "Reject", "plain", Event.REJECT, Permission.STOP),
         ("finish", "Give it to everybody", "plain", Event.FINISH, Permission.RELEASE),
         ("abort", "End it", "plain", Event.ABORT, Permission.STOP),
-        ("rollback", "Roll back", "danger", Event.ROLL_BACK, Permission.STOP),
     )
     possible = [each for each in moves if (rollout.state, each[3]) in NEXT]
     if rollout.state is State.COMPLETED:
-        possible.append(("rollback", "Roll back", "danger", Event.TAKE_BACK, Permission.STOP))
+        possible.append(("rollback", "Roll back", "danger sure", Event.TAKE_BACK, Permission.STOP))
     if rollout.lead:
         return (), f"It moves with the rollout {rollout.lead} of its set."
     allowed = tuple(

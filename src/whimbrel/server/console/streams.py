@@ -1,7 +1,7 @@
 """How many pages are kept up to date at once, and how each stream begins and ends.
 
-A stream sends a mark of its subject when it differs from the last one, and now and then a line that says nothing: a proxy
-cuts what is silent. It ends with its session, after some minutes, and when the server stops.
+A stream sends a mark of its subject when it differs from the last one, and now and then a line that says nothing: a
+proxy cuts what is silent. It ends with its session, after some minutes, and when the server stops.
 """
 
 import asyncio

@@ -179,7 +179,7 @@ def frame_for(
 
 def page(template: str, frame: Frame, *, status: int = 200, **views: Any) -> Response[bytes]:
     """An answer that is a page."""
-    return Response(render(template, frame, **views), status_code=status, media_type="text/html; charset=utf-8")
+    return Response(render(template, frame, **views), status_code=status, media_type="text/html")
 
 
 async def shown(
