@@ -110,7 +110,7 @@ def _console(request: AnyRequest) -> Console:
 async def _guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Let in whoever has a session, and the permission that the route needs."""
     console = console_of(connection)
-    if connection.scope["method"] not in _METHODS:
+    if connection.scope.get("method") not in _METHODS:
         raise MethodNotAllowedException
     visit = await console.visit(connection)
     asks = isinstance(connection, Request) and connection.method == "POST"
