@@ -53,9 +53,17 @@ class _Read(msgspec.Struct, frozen=True):
 class OidcProvider:
     """The provider that people sign in with. `clock` gives POSIX seconds."""
 
-    def __init__(self, settings: OidcSettings, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: OidcSettings,
+        *,
+        clock: Callable[[], float],
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`transport`: how its issuer is reached; None: over the network."""
         self.settings = settings
         self._clock = clock
+        self._transport = transport
         self._last: _Read | None = None
         self._failed: tuple[float, Unavailable] | None = None  # the last reading, where it found no answer
         self._reading = asyncio.Lock()
@@ -75,7 +83,7 @@ class OidcProvider:
             "code_verifier": verifier,
         }
         _, endpoint = await self.endpoints()
-        async with httpx.AsyncClient(timeout=limits.OIDC_WAIT_S) as http:
+        async with httpx.AsyncClient(timeout=limits.OIDC_WAIT_S, transport=self._transport) as http:
             given = _decoded(await _fetch(http, endpoint, form=form), dict[str, Any])
         token = given.get("id_token")
         if not isinstance(token, str):
@@ -168,7 +176,7 @@ class OidcProvider:
 
     async def _fetched(self, now: float) -> _Read:
         issuer = self.settings.issuer
-        async with httpx.AsyncClient(timeout=limits.OIDC_WAIT_S) as http:
+        async with httpx.AsyncClient(timeout=limits.OIDC_WAIT_S, transport=self._transport) as http:
             configuration = _decoded(
                 await _fetch(http, f"{issuer.rstrip('/')}/.well-known/openid-configuration"), _Configuration
             )
@@ -214,13 +222,12 @@ def _key_set(keys: object) -> KeySet:
         for key in (keys if isinstance(keys, list) else [])
         if isinstance(key, dict) and key.get("kty") in _PUBLIC_KEYS and key.get("use", "sig") == "sig"
     ]
+    if not signing:
+        raise Unavailable("the provider has no key that signs")
     try:
-        read = KeySet.import_key_set({"keys": signing})
+        return KeySet.import_key_set({"keys": signing})
     except (JoseError, ValueError, TypeError) as error:
         raise Unavailable(f"the provider's keys cannot be read: {error}") from error
-    if not read.keys:
-        raise Unavailable("the provider has no key that signs")
-    return read
 
 
 def _refused(error: Exception) -> NotAllowed:
