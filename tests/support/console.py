@@ -117,7 +117,7 @@ def console_on_a_socket(prepare: Callable[[ServerInMemory], Any], **more: Any) -
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert ready.wait(60), "the console did not begin to listen"
+    assert ready.wait(240), "the console did not begin to listen"
     try:
         yield f"http://127.0.0.1:{known['port']}", known["token"], known["told"]
     finally:

@@ -20,7 +20,14 @@ from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.plain_text import one_line
 
 Theme = Literal["", "light", "dark"]  # "": as the system has it
-SECTIONS = (("fleet", "Fleet"), ("rollouts", "Rollouts"))  # of the navigation: the last part of a path, and its name
+SECTIONS = (  # of the navigation: the last part of a path, and its name
+    ("fleet", "Fleet"),
+    ("rollouts", "Rollouts"),
+    ("models", "Models"),
+    ("devices", "Devices"),
+    ("audit", "Audit"),
+    ("access", "Access"),
+)
 THEMES: tuple[Theme, ...] = ("", "light", "dark")
 
 

@@ -95,6 +95,7 @@ def pages(story: Story) -> list[str]:
         "/default/rollouts",
         *(f"/default/rollouts/{each}" for each in (story.live, story.back, story.waiting, story.done)),
         f"/default/rollouts/{story.live}/rollback",
+        *(f"/default/{each}" for each in ("models", "models/wake", "devices", "devices/phone-0003", "audit", "access")),
     ]
 
 

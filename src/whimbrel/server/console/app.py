@@ -26,8 +26,11 @@ from whimbrel import limits
 from whimbrel.console.static_parts import BY_URL, PREFIX
 from whimbrel.errors import DiskFull, NotAllowed, NotFound, Unavailable, WhimbrelError
 from whimbrel.server.admin.app import permission_needed
+from whimbrel.server.console.devices import DEVICE_PAGES
 from whimbrel.server.console.fleet import FLEET_ROUTES
 from whimbrel.server.console.live import LIVE_ROUTES
+from whimbrel.server.console.models import MODEL_PAGES
+from whimbrel.server.console.records import RECORD_PAGES
 from whimbrel.server.console.rollout_moves import MOVE_ROUTES
 from whimbrel.server.console.rollouts import ROLLOUT_PAGES
 from whimbrel.server.console.sign_in import SIGN_IN_ROUTES, inside, sign_in_page, sign_out
@@ -61,7 +64,16 @@ _HEADERS = {
 _METHODS = {"GET", "HEAD", "POST"}
 _NOT_KEPT = "no-store"
 _KEPT = "public, max-age=31536000, immutable"
-_PAGES = (*FLEET_ROUTES, *ROLLOUT_PAGES, *MOVE_ROUTES, *LIVE_ROUTES, sign_out)
+_PAGES = (
+    *FLEET_ROUTES,
+    *ROLLOUT_PAGES,
+    *MOVE_ROUTES,
+    *LIVE_ROUTES,
+    *MODEL_PAGES,
+    *DEVICE_PAGES,
+    *RECORD_PAGES,
+    sign_out,
+)
 
 
 @get("/")

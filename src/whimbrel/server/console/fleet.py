@@ -149,11 +149,18 @@ class _SignedRole(msgspec.Struct, frozen=True):
 
 
 def _line(concern: Concern, namespace: str) -> ConcernLine:
+    paths = {
+        "rollout": f"rollouts/{concern.name}",
+        "model": f"models/{concern.name}",
+        "devices": f"devices?show={concern.name}",
+        "keys": "access",
+        "server": "access",
+    }
     return ConcernLine(
         tone=concern.urgency,
         title=concern.title,
         sentence=concern.sentence,
-        href=f"/{namespace}/rollouts/{concern.name}" if concern.subject == "rollout" else "",
+        href=f"/{namespace}/{paths[concern.subject]}",
         since=concern.since,
     )
 
@@ -174,7 +181,7 @@ def _card(
 ) -> ModelCard:
     by_serial, classes = counts.versions.get(model.name, {}), counts.classes.get(model.name, {})
     hours = console.hours(stores.namespace).of(stores.health, model.name, now=now)
-    bad = {each.serial for each in stores.registry.quarantines(model.name) if each.selector.everyone}
+    bad = quarantined_everywhere(stores, model.name)
     told = {serial for devices in hours.values() for serial in devices}
     shown = [each for each in reversed(versions) if by_serial.get(each.serial) or each.serial in told]
     colours = version_colours([each.serial for each in shown], bad=bad)
@@ -198,7 +205,7 @@ def _card(
     known = sum(classes.values())
     return ModelCard(
         name=model.name,
-        headline=_headline(versions, by_serial, bad=bad, now=now),
+        headline=headline_of(versions, by_serial, bad=bad, now=now),
         devices=total,
         now=bars(ordered),
         versions=tuple(lines),
@@ -206,12 +213,17 @@ def _card(
             ClassLine(name=name or "(none told)", devices=devices, percent=100 * devices / known)
             for name, devices in sorted(classes.items(), key=lambda each: (-each[1], each[0]))[:8]
         ),
-        history=_history(hours, names, colours, now=now),
+        history=history_of(hours, names, colours, now=now),
         rollout="" if rollout is None else rollout.id,
         rollout_words=""
         if rollout is None
         else f"rollout of {names.get(rollout.target, '')}: {plain_name(rollout.state.value)}",
     )
+
+
+def quarantined_everywhere(stores: Stores, model: str) -> set[int]:
+    """The versions of a model that the whole fleet refuses."""
+    return {each.serial for each in stores.registry.quarantines(model) if each.selector.everyone}
 
 
 def version_colours(serials: Sequence[int], *, bad: set[int]) -> dict[int, str]:
@@ -235,7 +247,7 @@ def _state(name: str, names: Mapping[int, str], *, newest: int | None, baseline:
     )
 
 
-def _headline(
+def headline_of(
     versions: Sequence[VersionRecord], by_serial: Mapping[int | None, int], *, bad: set[int], now: float
 ) -> str:
     """How far the newest version came, in words."""
@@ -252,7 +264,7 @@ def _headline(
     return f"{percent(reached.percent)} of {counted(total, 'device')} run {newest.semantic_version}, {published}."
 
 
-def _history(
+def history_of(
     hours: DevicesByHour, names: Mapping[int, str], colours: Mapping[int, str], *, now: float
 ) -> AreaChart | None:
     """The last week; less, where less is known. None where two points are not there."""

@@ -14,6 +14,7 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.status_codes import HTTP_303_SEE_OTHER, HTTP_409_CONFLICT
 
+from whimbrel import limits
 from whimbrel.console.views.rollout import MoveQuestion
 from whimbrel.console.words import counted, percent
 from whimbrel.errors import Conflict, IllegalTransition, NotFound, UntrustedInput
@@ -27,8 +28,6 @@ from whimbrel.server.admin.views.reason import Reason
 from whimbrel.server.console.rollouts import event_line, version_names
 from whimbrel.server.console.visit import AnyRequest, Console, check_form, form_of, frame_for, page, visit_of
 from whimbrel.stores.transaction import Stores
-
-_REASON_CHARS = 1000
 
 
 @get("/{namespace:str}/rollouts/{identifier:str}/{move:str}", permission=ROLLOUT_MOVES)
@@ -57,8 +56,8 @@ async def do(
     form = await form_of(request)
     check_form(visit.session, form)
     asked, because = person_move(move), form.get("because", "").strip()
-    if len(because) > _REASON_CHARS:
-        raise UntrustedInput(f"the reason has {len(because)} characters; at most {_REASON_CHARS} are kept")
+    if len(because) > limits.REASON_CHARS:
+        raise UntrustedInput(f"the reason has {len(because)} characters; at most {limits.REASON_CHARS} are kept")
 
     def work(stores: Stores) -> None:
         rollout = stores.registry.rollout(identifier)

@@ -66,7 +66,9 @@ _ACTS = {
 async def list_rollouts(request: AnyRequest, console: NamedDependency[Console]) -> Response[bytes]:
     """The newest rollouts."""
     visit, now = visit_of(request), console.operations.now()
-    lines = await console.operations.do(visit.namespace, _lines)
+    lines = await console.operations.do(
+        visit.namespace, lambda stores: rollout_lines(stores, stores.registry.rollouts()[-limits.CONSOLE_ROWS :])
+    )
     live = f"/{visit.namespace}/live"
     return page("rollouts", frame_for(request, "Rollouts", now=now, section="rollouts", live=live), lines=lines)
 
@@ -92,10 +94,11 @@ async def show_rollout(
 ROLLOUT_PAGES = (list_rollouts, show_rollout)
 
 
-def _lines(stores: Stores) -> list[RolloutLine]:
+def rollout_lines(stores: Stores, rollouts: Sequence[RolloutRecord]) -> list[RolloutLine]:
+    """Rollouts as a list shows them: of `rollouts`, oldest first, the newest first."""
     names: dict[str, dict[int, str]] = {}
     lines = []
-    for each in reversed(stores.registry.rollouts()[-limits.CONSOLE_ROWS :]):
+    for each in reversed(rollouts):
         if each.model not in names:
             names[each.model] = version_names(stores, each.model)
         known = names[each.model]

@@ -137,9 +137,9 @@ def test_there_is_no_other_move(server: ServerInMemory, browser: Browser, rollou
 
 
 def test_a_reason_that_is_too_long_is_refused(server: ServerInMemory, browser: Browser, rollout: str) -> None:
-    answer = browser.submit(browser.get(path(rollout, "pause")), "/pause", because="x" * 1001)
+    answer = browser.submit(browser.get(path(rollout, "pause")), "/pause", because="x" * 2001)
     assert answer.status_code == 400
-    assert "the reason has 1001 characters; at most 1000 are kept" in text_of(answer).lower()
+    assert "the reason has 2001 characters; at most 2000 are kept" in text_of(answer).lower()
     assert state(server, rollout) == "running"
 
 
