@@ -470,7 +470,28 @@ KEPT_DOCUMENT_BYTES = 128 * MIB  # of them, plain and compressed
 ADMIN_BODY_BYTES = 256 * KIB  # of a request of a person, where its route has no limit of its own below
 ADMIN_DOCUMENT_BYTES = 16 * MIB  # with signed documents in base64: a release, the role that lists it, and a line
 ADMIN_FILE_BYTES = 2 * MIB  # with a plan, an experiment or settings
+REASON_CHARS = 2000  # why a person does something, for the audit log: some sentences
 ADMIN_TICKETS_BYTES = 8 * MIB  # 1,000 tickets with the longest texts, of which some characters take six bytes
+
+# --- the console ---
+CONSOLE_SESSIONS = 4096  # of browsers, of all people together: some 2 MB; one more ends the one unused longest
+CONSOLE_SESSION_S = 12 * 3600.0  # the longest one by a token: a working day; it ends with its token, too
+CONSOLE_IDLE_S = 4 * 3600.0  # without a request, after which a session is over
+CONSOLE_FORM_BYTES = 64 * KIB  # of one form; a reason has at most 1,000 characters
+CONSOLE_FORM_FIELDS = 32  # of one form; the longest of ours has some ten
+CONSOLE_SIGN_IN_S = 600.0  # for a sign-in with a provider, as long as its nonce is good
+CONSOLE_LIVE = 128  # pages that are kept up to date at once; one more is a page that does not move
+CONSOLE_LIVE_S = 600.0  # of one such stream, then the browser asks again: a tab left open holds nothing for ever
+CONSOLE_LOOK_S = 1.0  # between two looks whether a page's subject changed: a few queries by key
+CONSOLE_CHART_POINTS = 80  # of a line in a chart: more than a column of pixels each is not seen
+CONSOLE_HOURS = 7 * 24  # of versions over time
+CONSOLE_MODELS = 64  # whose hours a process keeps read: some 100 KB each
+CONSOLE_ROWS = 100  # of a table on one page
+CONSOLE_SILENT_S = 86400.0  # a device that was not heard of for a day is told of: phones are off at night
+CONSOLE_SILENT_PERCENT = 5.0  # of the fleet: with fewer that is what happens to devices
+CONSOLE_STALE_S = 2 * 3600.0  # since a timestamp was signed, which is due every hour
+CONSOLE_KEPT_TIMES = 50  # counts of the whole fleet are kept so many times as long as they took: 2% of one core
+CONSOLE_KEPT_LEAST_S = 1.0  # and at least for so long
 
 # --- the server: processes ---
 DEVICE_PROCESS_START_S = 60.0  # until the process of the device listener listens

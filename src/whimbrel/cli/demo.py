@@ -57,6 +57,7 @@ def demo(
             _print_facts(story, json=json)
             if keep:
                 say(f"the server stays: {deployment.admin_url} (token in {token}); Ctrl-C ends it")
+                say(f"its console, in a browser: {deployment.admin_url}/default/ (sign in with the token)")
                 with contextlib.suppress(KeyboardInterrupt):
                     signal.pause()
     finally:

@@ -70,6 +70,7 @@ def serve(
         )
         async for listening in serve_until_stopped(opened, served):
             say(f"devices: {listening.devices}/{opened.config.namespace}   people: {listening.admin} (see /schema)")
+            say(f"console: {listening.admin}/{opened.config.namespace}/ (in a browser; sign in with a token)")
 
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:

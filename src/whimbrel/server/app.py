@@ -20,7 +20,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 import msgspec
 
@@ -34,7 +33,6 @@ from whimbrel.flows.audit import audit
 from whimbrel.flows.devices.records import EnrolTokenTerms
 from whimbrel.flows.ports import Inbox
 from whimbrel.server.addresses import LOOPBACK, Networks, address_of, bind
-from whimbrel.server.admin.app import admin_app
 from whimbrel.server.admin.operations import AdminContext
 from whimbrel.server.alerts import Alerts
 from whimbrel.server.auth import DeviceTokens
@@ -45,10 +43,10 @@ from whimbrel.server.controllers import Controllers
 from whimbrel.server.descriptors import room_for
 from whimbrel.server.device_listener import DeviceListener
 from whimbrel.server.device_process import DeviceOrder, DeviceProcess
-from whimbrel.server.http import App
 from whimbrel.server.listener import Listener
 from whimbrel.server.logs import LogFormat, fields
 from whimbrel.server.oidc import OidcProvider
+from whimbrel.server.people_app import PeopleApp
 from whimbrel.server.start_checks import check_folders, exposed_admin, exposed_files, offline_keys_beside
 from whimbrel.server.static import BytesSent
 from whimbrel.server.tls import Certificate, TlsFiles
@@ -255,8 +253,9 @@ async def running(folder: Folder, served: Served) -> AsyncIterator[Listening]:
         certificate = Certificate(served.admin_tls, clock=repository.clock) if served.admin_tls else None
         devices = _device_side(repository, served, device_socket, proxies=proxies)
         repository.alerts.introduce()
+        for_people = PeopleApp(repository.admin_context(devices.sent))
         people = Listener(
-            cast(App, admin_app(repository.admin_context(devices.sent))),
+            for_people,
             admin_socket,
             name="admin",
             bounds=Bounds(connections=room_for(limits.ADMIN_CONNECTIONS)),
@@ -296,6 +295,7 @@ async def running(folder: Folder, served: Served) -> AsyncIterator[Listening]:
             log.info("started", extra=fields(**_described(repository, listening)))
             yield listening
         finally:
+            for_people.streams.close()
             people.stop()
             await devices.stop()
             for error in await asyncio.gather(*tasks, return_exceptions=True):

@@ -73,6 +73,24 @@ class OidcProvider:
         configuration = (await self._read()).configuration
         return configuration.authorization_endpoint, configuration.token_endpoint
 
+    async def exchange(self, code: str, *, verifier: str, redirect_uri: str) -> str:
+        """The ID token for a code that a browser came back with. Raises `NotAllowed`, `Unavailable`."""
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": redirect_uri,
+            "client_id": self.settings.client_id,
+            "code_verifier": verifier,
+        }
+        _, endpoint = await self.endpoints()
+        async with httpx.AsyncClient(timeout=limits.OIDC_WAIT_S, transport=self._transport) as http:
+            given = _decoded(await _fetch(http, endpoint, form=form), dict[str, Any])
+        token = given.get("id_token")
+        if not isinstance(token, str):
+            why = str(given.get("error_description") or given.get("error") or "nothing else")[:200]
+            raise NotAllowed(f"the provider gave no ID token, and said: {why}; begin the sign-in again")
+        return token
+
     async def verify(self, id_token: str, *, namespace: str) -> Identity:
         """Who signed in. Raises `NotAllowed` for a token that is not this provider's, not for us, or over."""
         if len(id_token) > limits.OIDC_BYTES:
@@ -171,11 +189,12 @@ class OidcProvider:
         return _Read(now, configuration, _key_set(keys))
 
 
-async def _fetch(http: httpx.AsyncClient, url: str) -> bytes:
-    """The body at `url`. Raises `Unavailable`."""
+async def _fetch(http: httpx.AsyncClient, url: str, *, form: dict[str, str] | None = None) -> bytes:
+    """The body at `url`; of what a `form` is answered, also where it is refused (400). Raises `Unavailable`."""
     try:
-        async with http.stream("GET", url) as answer:
-            answer.raise_for_status()
+        async with http.stream("GET" if form is None else "POST", url, data=form) as answer:
+            if form is None or answer.status_code != httpx.codes.BAD_REQUEST:
+                answer.raise_for_status()
             body = b""
             async for chunk in answer.aiter_bytes():
                 body += chunk

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from whimbrel import limits
 from whimbrel.errors import NotAllowed, TooMany
 from whimbrel.flows.accounts.permissions import Caller, Role
+from whimbrel.flows.accounts.records import TokenRecord
 from whimbrel.server.auth import bearer
 from whimbrel.server.bounded_acts import FAIL_SIGN_IN, BoundedActs
 from whimbrel.server.failure_limit import FailureLimit
@@ -67,6 +68,16 @@ class People:
                 "this token is not known here, was revoked, or is over; get a new one (whimbrel login, or ask an admin)"
             )
         self._failures.good(token)
+        return self._caller(record)
+
+    def by_token(self, namespace: str, identifier: str) -> Caller | None:
+        """The caller whom a session stands for, by the id of its token; None where the token is good no more."""
+        now = self._clock()
+        with transaction(self._database, namespace) as stores:
+            record = stores.accounts.by_id(identifier)
+        return self._caller(record) if record is not None and record.live(now=now) else None
+
+    def _caller(self, record: TokenRecord) -> Caller:
         vouched = record.source == "sign-in" or not self._provider
         return Caller(account=record.account, kind=record.kind, roles=record.roles, token=record.id, vouched=vouched)
 

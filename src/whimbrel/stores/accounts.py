@@ -102,6 +102,11 @@ class Accounts:
             raise NotFound(f"there is no token {name_or_id!r} that is good; see: whimbrel token list")
         return min(named, key=lambda each: each.id != name_or_id)
 
+    def by_id(self, identifier: str) -> TokenRecord | None:
+        """A token by its id, whether it is good or over; None where there is none."""
+        row = self.connection.execute(self._tokens().where(_tokens.c.id == identifier)).one_or_none()
+        return None if row is None else _token(row)
+
     def tokens(self) -> list[TokenRecord]:
         """All tokens, oldest first."""
         return [_token(row) for row in self.connection.execute(self._tokens().order_by(_tokens.c.created_at))]

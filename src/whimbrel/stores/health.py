@@ -9,7 +9,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
@@ -54,7 +54,7 @@ class Health:
                 serial=serial,
                 hardware_class=name,
                 start=hour,
-                sums=_unpacked(stored[name]).plus(sums) if name in stored else sums,
+                sums=_unpacked(stored[name], HourSums).plus(sums) if name in stored else sums,
             )
             for name, sums in merged.items()
         ]
@@ -67,6 +67,20 @@ class Health:
     def days(self, model: str, *, since: int, before: int) -> list[HealthRow]:
         """The rows of the days from `since` on that begin before `before`, in order."""
         return self._rows(model, DAY_S, since=since, before=before)
+
+    def devices_by_hour(self, model: str, *, since: int, before: int) -> dict[int, dict[int, int]]:
+        """How many devices told of each version, by hour and serial: of each row nothing else is read."""
+        table = schema.health
+        rows = self.connection.execute(
+            select(table.c.start, table.c.serial, table.c.sums).where(
+                *self._of(model, HOUR_S), table.c.start >= since, table.c.start < before
+            )
+        )
+        hours: dict[int, dict[int, int]] = {}
+        for row in rows:
+            of_hour = hours.setdefault(row.start, {})
+            of_hour[row.serial] = of_hour.get(row.serial, 0) + _unpacked(row.sums, _Devices).devices
+        return hours
 
     def models(self) -> list[str]:
         """Models of which devices told anything."""
@@ -112,7 +126,12 @@ class Health:
             .order_by(table.c.start, table.c.serial, table.c.hardware_class)
         )
         return [
-            HealthRow(serial=row.serial, hardware_class=row.hardware_class, start=row.start, sums=_unpacked(row.sums))
+            HealthRow(
+                serial=row.serial,
+                hardware_class=row.hardware_class,
+                start=row.start,
+                sums=_unpacked(row.sums, HourSums),
+            )
             for row in rows
         ]
 
@@ -172,9 +191,18 @@ def _episode(row: Row[Any]) -> Episode:
     return Episode(**{name: getattr(row, name) for name in Episode.__struct_fields__})
 
 
-def _unpacked(stored: bytes) -> HourSums:
+class _Devices(msgspec.Struct, frozen=True):
+    """Of `HourSums`, the devices."""
+
+    devices: int = 0
+
+
+_Sums = TypeVar("_Sums")
+
+
+def _unpacked(stored: bytes, kind: type[_Sums]) -> _Sums:
     try:
         content = zlib.decompress(stored)
     except zlib.error as error:
         raise UntrustedInput(f"stored figures cannot be read: {error}; restore the database from a backup") from error
-    return parse(HourSums, content, what="stored figures")
+    return parse(kind, content, what="stored figures")

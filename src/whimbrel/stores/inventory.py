@@ -20,6 +20,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    func,
     or_,
     select,
     update,
@@ -114,6 +115,18 @@ class Inventory:
         matches = functools.cache(lambda *labels: asked.selector.matches(_merged(*labels)))
         matching = [_device(row) for row in rows if matches(row.labels, row.operator_labels)]
         return DevicePortion(matching, len(rows), rows[-1].device_id if rows else after)
+
+    def count_heard_before(self, at: float) -> int:
+        """How many enrolled devices were not heard of since. `at`: POSIX seconds."""
+        table = schema.devices
+        query = select(func.count()).where(table.c.namespace == self.namespace, table.c.seen_at < at)
+        return int(self.connection.execute(query).scalar_one())
+
+    def count_duplicates(self) -> int:
+        """How many ids were noticed to be used by two installations."""
+        table = schema.device_duplicates
+        query = select(func.count()).where(table.c.namespace == self.namespace, table.c.noticed_at.is_not(None))
+        return int(self.connection.execute(query).scalar_one())
 
     def _among(self, few: Table, condition: ColumnElement[bool]) -> ColumnElement[bool]:
         """Whether a device is among those of a small table: it is read first, and not the devices."""

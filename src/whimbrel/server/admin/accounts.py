@@ -4,6 +4,7 @@ Two routes are open to everybody (`SIGN_IN_ROUTES`): who asks them has no token 
 failures of an address, as which each counts until the sign-in is done.
 """
 
+import hmac
 import secrets
 from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
@@ -13,7 +14,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 
-from whimbrel.errors import NotFound, WhimbrelError
+from whimbrel.errors import NotAllowed, NotFound, WhimbrelError
 from whimbrel.flows.accounts.permissions import Caller, Permission, Role
 from whimbrel.flows.accounts.records import TokenRecord
 from whimbrel.flows.accounts.sign_in import NONCE_LIFE_S, sign_in
@@ -169,7 +170,12 @@ async def begin_sign_in(
     operations: NamedDependency[Operations], namespace: FromPath[str], request: Request[Any, Any, Any]
 ) -> SignInView:
     """Where a person signs in, and with which nonce."""
-    provider, now, address = _provider(operations), operations.now(), address_of(request)
+    return await begin_nonce(operations, namespace, address=address_of(request))
+
+
+async def begin_nonce(operations: Operations, namespace: str, *, address: str) -> SignInView:
+    """Begin a sign-in with the provider, by the command line or a browser. It is a failure until it is done."""
+    provider, now = _provider(operations), operations.now()
     operations.people.check(namespace, address=address)
     operations.people.begun(address)
     authorization, token = await provider.endpoints()
@@ -200,27 +206,41 @@ async def finish_sign_in(
     data: JSONBody[NewSession],
 ) -> MadeToken:
     """A session of the person whom the ID token names: a token for some hours. It is told once, and kept as a hash."""
-    provider, now, address = _provider(operations), operations.now(), address_of(request)
+    now, address = operations.now(), address_of(request)
+    _provider(operations)
     operations.people.check(namespace, address=address)
-    secret = _secret()
     try:
-        identity = await provider.verify(data.id_token, namespace=namespace)
-        token = await operations.do(
-            namespace,
-            lambda stores: sign_in(
-                stores.accounts,
-                stores.registry,
-                identity,
-                identifier=secrets.token_hex(6),
-                secret=secret,
-                life_s=provider.settings.session_hours * 3600.0,
-                now=now,
-            ),
-        )
+        token, secret = await session_of(operations, namespace, data.id_token)
     except WhimbrelError:
         operations.people.note_failure(namespace, address=address)
         raise
     return _made(token, secret, now=now)
+
+
+async def session_of(
+    operations: Operations, namespace: str, id_token: str, *, nonce: str | None = None
+) -> tuple[TokenRecord, str]:
+    """The session of the person whom an ID token names, and its secret. `nonce`: the only one that it may have.
+
+    Raises `NotAllowed` for a token that is not the provider's, not for us, over, or used; `Refused` for no role.
+    """
+    provider, now, secret = _provider(operations), operations.now(), _secret()
+    identity = await provider.verify(id_token, namespace=namespace)
+    if nonce is not None and not hmac.compare_digest(identity.nonce.encode(), nonce.encode()):
+        raise NotAllowed("the ID token is of another sign-in; sign in again")
+    token = await operations.do(
+        namespace,
+        lambda stores: sign_in(
+            stores.accounts,
+            stores.registry,
+            identity,
+            identifier=secrets.token_hex(6),
+            secret=secret,
+            life_s=provider.settings.session_hours * 3600.0,
+            now=now,
+        ),
+    )
+    return token, secret
 
 
 TOKEN_ROUTES = (show_caller, list_tokens, create_token, show_token, rotate, revoke)

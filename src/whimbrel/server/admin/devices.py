@@ -92,13 +92,13 @@ async def list_devices(
         asked = DeviceFilter(
             selector=read_selector(selector),
             model=model and stores.registry.model(model).name,
-            runs=_serials(stores, model=model, version=version),
+            runs=asked_serials(stores, model=model, version=version),
             heard_before=None if silent_for_s is None else operations.now() - silent_for_s,
             blocked=blocked,
             duplicate=duplicate,
         )
         page = find_devices(stores.inventory, asked, after=after, limit=limit)
-        names = _version_names(stores, page.devices)
+        names = versions_of(stores, page.devices)
         return DevicePageView(
             devices=[device_view(device, models, names) for device, models in page.devices], after=page.after
         )
@@ -190,7 +190,7 @@ post_block = _acting(
     "Refuse what a device sends, until unblocked",
     described="Block a device: it gets no token, and its messages are refused, also with one that is still good.",
     change=lambda stores, device, act: block_device(
-        stores.inventory, stores.registry, device, unended=_unended(stores), **act
+        stores.inventory, stores.registry, device, unended=unended(stores), **act
     ),
 )
 post_unblock = _acting(
@@ -250,7 +250,7 @@ async def post_remove(
     act = _act(operations, caller, data.because)
 
     def change(stores: Stores) -> RemovedDevice:
-        cohorts = remove_device(stores.inventory, stores.registry, device, unended=_unended(stores), **act)
+        cohorts = remove_device(stores.inventory, stores.registry, device, unended=unended(stores), **act)
         return RemovedDevice(device_id=device, cohorts=cohorts)
 
     return await operations.do(namespace, change)
@@ -259,8 +259,8 @@ async def post_remove(
 def device_detail(stores: Stores, device_id: str) -> DeviceDetail:
     """One device, with its places in cohorts. Raises `NotFound`."""
     ((device, models),) = with_models(stores.inventory, [stores.inventory.device(device_id)])
-    view = device_view(device, models, _version_names(stores, [(device, models)]))
-    places = stores.fleet.participations(_unended(stores), [device_id])
+    view = device_view(device, models, versions_of(stores, [(device, models)]))
+    places = stores.fleet.participations(unended(stores), [device_id])
     cohorts = [CohortView(**{name: getattr(each, name) for name in CohortView.__struct_fields__}) for each in places]
     return DeviceDetail(**msgspec.structs.asdict(view), cohorts=cohorts)
 
@@ -336,7 +336,8 @@ def _fields(value: msgspec.Struct, kind: type[msgspec.Struct]) -> dict[str, Any]
     return {name: getattr(value, name) for name in kind.__struct_fields__}
 
 
-def _serials(stores: Stores, *, model: str | None, version: str | None) -> tuple[int | None, ...] | None:
+def asked_serials(stores: Stores, *, model: str | None, version: str | None) -> tuple[int | None, ...] | None:
+    """The serials that a filter means: of a version, or of none ("none"); None: any. Raises `UntrustedInput`."""
     if version is None:
         return None
     if model is None:
@@ -346,14 +347,16 @@ def _serials(stores: Stores, *, model: str | None, version: str | None) -> tuple
     return (find_named_version(stores.registry, model, name=version).serial,)
 
 
-def _version_names(
+def versions_of(
     stores: Stores, devices: list[tuple[DeviceRecord, list[ModelOnDevice]]]
 ) -> dict[tuple[str, int | None], str]:
+    """How the versions of the models that these devices hold are called, by model and serial."""
     models = {each.model for _, held in devices for each in held}
     return {(model, v.serial): v.version for model in sorted(models) for v in stores.registry.versions(model)}
 
 
-def _unended(stores: Stores) -> list[str]:
+def unended(stores: Stores) -> list[str]:
+    """The rollouts and experiments that count devices now."""
     rollouts = [rollout.id for rollout in stores.registry.rollouts(unended=True)]
     return rollouts + [experiment.id for experiment in stores.experiments.all(live=True)]
 

@@ -7,9 +7,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from whimbrel import limits
 from whimbrel.model.documents import Document
 
-Because = Annotated[str, Meta(max_length=2000)]
+Because = Annotated[str, Meta(max_length=limits.REASON_CHARS)]
 
 
 class Reason(Document, frozen=True):

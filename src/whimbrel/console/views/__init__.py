@@ -1,0 +1,1 @@
+"""What the pages of the console show: typed values that the server's routes fill."""

@@ -1,0 +1,440 @@
+"""The list of rollouts, and the page of one: where it stands, what it waits for, what each guardrail shows."""
+
+from collections.abc import Sequence
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+
+from whimbrel import limits
+from whimbrel.console.graphics import RatioChart, ratio_chart
+from whimbrel.console.views.rollout import (
+    Button,
+    EventLine,
+    GuardrailLine,
+    MemberLine,
+    RolloutLine,
+    RolloutPage,
+    SliceLine,
+    StageStep,
+)
+from whimbrel.console.words import counted, events, figure, lasting, percent, plain_name, plan_hours
+from whimbrel.flows.accounts.permissions import Caller, Permission
+from whimbrel.flows.audit_chain import ChainedEntry
+from whimbrel.flows.monitors.show_health import ClassFigures
+from whimbrel.flows.records import RolloutRecord
+from whimbrel.flows.rollouts.effects import Effect, Effects, effects_of
+from whimbrel.gate.verdict import Counts
+from whimbrel.plan.rollout_states import LIVE, NEXT, PENDING, Event, State
+from whimbrel.server.admin.rollouts import rollout_with_verdict
+from whimbrel.server.admin.views.rollouts import RolloutView
+from whimbrel.server.console.visit import AnyRequest, Console, frame_for, page, visit_of
+from whimbrel.stores.transaction import Stores
+
+TONES = {
+    State.COMPLETED: "good",
+    State.ROLLING_BACK: "bad",
+    State.ROLLED_BACK: "bad",
+    State.ABORTED: "bad",
+    State.HOLDING: "waits",
+    State.PAUSED: "waits",
+    State.WAITING_FOR_APPROVAL: "waits",
+    State.DRAFT: "waits",
+}
+_ACTS = {
+    "start": "Started",
+    "advance": "Went to the next stage",
+    "hold": "Holds",
+    "await_approval": "Waits for people",
+    "approve": "Approved",
+    "reject": "Rejected",
+    "pause": "Paused",
+    "resume": "Resumed",
+    "finish": "Completed",
+    "abort": "Ended",
+    "roll_back": "Taken back",
+    "rolled_back": "Every device is off it",
+    "slice_back": "A slice went back",
+    "queue": "Queued",
+    "schedule": "Scheduled",
+    "fail_to_begin": "Could not begin",
+    "draft": "Written down",
+}
+
+
+@get("/{namespace:str}/rollouts", permission=Permission.READ)
+async def list_rollouts(request: AnyRequest, console: NamedDependency[Console]) -> Response[bytes]:
+    """The newest rollouts."""
+    visit, now = visit_of(request), console.operations.now()
+    lines = await console.operations.do(
+        visit.namespace, lambda stores: rollout_lines(stores, stores.registry.rollouts()[-limits.CONSOLE_ROWS :])
+    )
+    live = f"/{visit.namespace}/live"
+    return page("rollouts", frame_for(request, "Rollouts", now=now, section="rollouts", live=live), lines=lines)
+
+
+@get("/{namespace:str}/rollouts/{identifier:str}", permission=Permission.READ)
+async def show_rollout(
+    request: AnyRequest, console: NamedDependency[Console], identifier: FromPath[str]
+) -> Response[bytes]:
+    """One rollout."""
+    visit, now = visit_of(request), console.operations.now()
+    view = await console.operations.do(
+        visit.namespace, lambda stores: rollout_page(console, stores, identifier, caller=visit.caller, now=now)
+    )
+    live = (
+        ""
+        if view.ended_at is not None and view.state not in {"rolling back"}
+        else f"/{visit.namespace}/rollouts/{identifier}/live"
+    )
+    frame = frame_for(request, f"{view.model} {view.target}", now=now, section="rollouts", live=live)
+    return page("rollout", frame, page=view)
+
+
+ROLLOUT_PAGES = (list_rollouts, show_rollout)
+
+
+def rollout_lines(stores: Stores, rollouts: Sequence[RolloutRecord]) -> list[RolloutLine]:
+    """Rollouts as a list shows them: of `rollouts`, oldest first, the newest first."""
+    names: dict[str, dict[int, str]] = {}
+    lines = []
+    for each in reversed(rollouts):
+        if each.model not in names:
+            names[each.model] = version_names(stores, each.model)
+        known = names[each.model]
+        before = known.get(each.baseline or 0, "nothing")
+        lines.append(
+            RolloutLine(
+                id=each.id,
+                model=each.model,
+                versions=f"{before} → {known.get(each.target, each.target)}",
+                state=plain_name(each.state.value),
+                tone=TONES.get(each.state, "busy"),
+                stage=each.plan.stages[each.stage].name if each.state in LIVE else "",
+                since=each.state_since or each.created_at,
+                because=each.because,
+            )
+        )
+    return lines
+
+
+def version_names(stores: Stores, model: str) -> dict[int, str]:
+    """The semantic versions of a model, by serial."""
+    return {each.serial: each.semantic_version for each in stores.registry.versions(model)}
+
+
+def rollout_page(console: Console, stores: Stores, identifier: str, *, caller: Caller, now: float) -> RolloutPage:
+    """What the page shows. Raises `NotFound`."""
+    rollout = stores.registry.rollout(identifier)
+    key = f"{rollout.window_at(now)}:{rollout.state}:{rollout.stage}" if not rollout.ended else rollout.state.value
+    effects = console.effects.of(
+        (stores.namespace, identifier, key), lambda: effects_of(stores.registry, stores.fleet, rollout)
+    )
+    view = rollout_with_verdict(stores, identifier, now=now)
+    names = version_names(stores, rollout.model)
+    entries = stores.audit.newest(rollout=identifier, limit=limits.CONSOLE_ROWS)
+    target = names.get(rollout.target, str(rollout.target))
+    baseline = names.get(rollout.baseline or 0, "")
+    buttons, why_none = buttons_of(stores.namespace, rollout, caller)
+    first, quiet, untold = _guardrails(effects)
+    judged = effects.stage if effects is not None else rollout.stage
+    return RolloutPage(
+        id=rollout.id,
+        model=rollout.model,
+        baseline=baseline,
+        target=target,
+        state=plain_name(rollout.state.value),
+        tone=TONES.get(rollout.state, "busy"),
+        state_since=rollout.state_since or rollout.created_at,
+        answer=_answer(rollout, view, target=target, baseline=baseline, now=now),
+        because=rollout.because,
+        waits_for=_waits_for(rollout, view, effects),
+        started_by=rollout.started_by,
+        created_at=rollout.created_at,
+        ended_at=rollout.ended_at,
+        stages=tuple(_steps(rollout, view, now=now)),
+        guardrails=tuple(first),
+        quiet=tuple(quiet),
+        untold=tuple(untold),
+        judged_stage=rollout.plan.stages[judged].name,
+        evidence=_part(effects.log_e, effects.needed) if effects is not None else 0.0,
+        evidence_words="" if effects is None else _evidence_words(effects.log_e, effects.needed),
+        slices=tuple(_slices(rollout, view)),
+        not_judged=tuple(_not_judged(view)),
+        members=tuple(
+            MemberLine(
+                model=each.model,
+                words=f"{each.baseline or 'nothing'} → {each.target}",
+                href=f"/{stores.namespace}/rollouts/{each.rollout}",
+            )
+            for each in view.members
+        ),
+        events=tuple(event_line(each) for each in entries),
+        buttons=buttons,
+        devices=tuple(sorted(view.devices.items(), key=lambda each: -each[1])),
+        no_buttons=why_none,
+    )
+
+
+def _answer(rollout: RolloutRecord, view: RolloutView, *, target: str, baseline: str, now: float) -> str:
+    """Where it stands, in one sentence."""
+    stage = rollout.plan.stages[rollout.stage].name
+    since = lasting(now - (rollout.state_since or rollout.created_at))
+    share = view.stages[view.stage].share_percent
+    on = f"{percent(share)} of the devices" if share is not None else "its devices"
+    match rollout.state:
+        case State.COMPLETED:
+            return f"{target} is everybody's version since {since}."
+        case State.ROLLED_BACK:
+            return (
+                f"{target} was taken back; every device that was heard from runs {baseline or 'nothing of it'} again."
+            )
+        case State.ROLLING_BACK:
+            left = counted(view.devices_left or 0, "device")
+            return f"{target} is taken back now; {left} in reach still to go."
+        case State.ABORTED:
+            return f"This rollout was ended; {target} is not quarantined."
+        case State.PAUSED:
+            return f"Paused for {since}, with {on} on {target}. Proven harm would still take it back."
+        case State.WAITING_FOR_APPROVAL:
+            return f"Everything is well at stage {stage}; people must agree before it goes on."
+        case State.HOLDING:
+            return f"Holds at stage {stage} for {since}, with {on} on {target}."
+        case State.DRAFT:
+            return "Written down, and not begun."
+        case State.SCHEDULED:
+            return "Begins by itself at its time."
+        case State.QUEUED:
+            return "Begins by itself when nothing is in its way."
+    return f"Stage {stage}: {on} run {target}."
+
+
+def _waits_for(rollout: RolloutRecord, view: RolloutView, effects: Effects | None) -> str:
+    """What must happen before it goes on; "" for one that has ended."""
+    if view.approval is not None:
+        agreed = f"{', '.join(view.approval.by)} agreed" if view.approval.by else "nobody agreed yet"
+        note = f" ({view.approval.note})" if view.approval.note else ""
+        freeze = f"; a freeze holds until {view.approval.frozen_until}" if view.approval.frozen_until else ""
+        return (
+            f"It waits for {counted(view.approval.missing, 'more person', 'more people')} to approve stage "
+            f"{view.approval.stage}: {agreed}{note}{freeze}"
+        )
+    if rollout.state not in LIVE:
+        return ""
+    if rollout.state is State.PAUSED:
+        return "It waits until a person resumes it, or takes it back"
+    if view.verdict and hasattr(view.verdict, "because"):
+        return f"The gate says: {view.verdict.because}"
+    return "" if effects is None else f"The gate says: {effects.verdict.because}"
+
+
+def _steps(rollout: RolloutRecord, view: RolloutView, *, now: float) -> list[StageStep]:
+    steps = []
+    ended_well = rollout.state is State.COMPLETED
+    for index, stage in enumerate(view.stages):
+        counts = view.counts.get(str(index), Counts())
+        share = stage.share_percent if stage.share_percent is not None else stage.target_percent
+        soak_s = stage.duration_hours * rollout.hour_s
+        soaked_s = now - rollout.stage_since
+        if index > rollout.stage or rollout.state in PENDING:
+            state, progress = "next", 0.0
+            note = f"then {plan_hours(stage.duration_hours)}" if stage.duration_hours else "at the end"
+            if stage.approvals:
+                note += f", after {counted(stage.approvals, 'approval')}"
+        elif index < rollout.stage or ended_well:
+            state, progress, note = "done", 100.0, counted(counts.reported_t, "device") + " reported"
+        elif rollout.state in LIVE:
+            state, progress = "now", min(100.0, 100 * soaked_s / soak_s) if soak_s else 100.0
+            hours = soaked_s / rollout.hour_s
+            note = (
+                f"{hours:.3g} of {plan_hours(stage.duration_hours)}"
+                if hours < stage.duration_hours
+                else (f"its {plan_hours(stage.duration_hours)} are over")
+            )
+        else:
+            state, progress, note = "missed", 0.0, "stopped here"
+        steps.append(
+            StageStep(
+                name=stage.name,
+                share=percent(share),
+                state=state,
+                note=note,
+                progress=round(progress, 2),
+                treated=counts.assigned_t,
+                active=counts.activated_t,
+                reported=counts.reported_t,
+                control=counts.assigned_c,
+                silent=counts.silent_t,
+                failed=counts.failed_t,
+                went_back=counts.went_back_t,
+                shadow=stage.shadow is not None,
+            )
+        )
+    return steps
+
+
+_LOOKED_AT = ("crash", "error", "silence", "usage")  # shown whatever they say, where anything was told of them
+
+
+def _guardrails(effects: Effects | None) -> tuple[list[GuardrailLine], list[GuardrailLine], list[str]]:
+    """Those to look at, most evidence first; those that see no harm; and those of which nothing was told."""
+    if effects is None:
+        return [], [], []
+    ordered = sorted(effects.effects, key=lambda each: (-max(0.0, each.log_e), each.guardrail not in _LOOKED_AT))
+    told = [each for each in ordered if each.treated is not None or each.control is not None]
+    first = [each for each in told if each.guardrail in _LOOKED_AT or _part(each.log_e, effects.needed) >= 1]
+    return (
+        [_guardrail(each, needed=effects.needed) for each in first],
+        [_guardrail(each, needed=effects.needed) for each in told if each not in first],
+        [each.words for each in ordered if each not in told],
+    )
+
+
+def _guardrail(effect: Effect, *, needed: float) -> GuardrailLine:
+    treated, control = figure(effect.treated, effect.form), figure(effect.control, effect.form)
+    name = effect.words[0].upper() + effect.words[1:]
+    happened = effect.events is not None and any(effect.events)
+    chart = _chart(effect, name) if effect.points and effect.limit is not None and happened else None
+    part = _part(effect.log_e, needed)
+    tone = "harm" if part >= 100 else "doubt" if part >= 50 or (chart is not None and chart.harm) else "good"
+    small = ""
+    if effect.events is not None and effect.exposure is not None:
+        (of_treated, of_control), (in_treated, in_control) = effect.events, effect.exposure
+        small = f"{events(of_treated)} of {in_treated:,.0f} against {events(of_control)} of {in_control:,.0f}"
+    return GuardrailLine(
+        name=name,
+        effect=f"{treated} against {control}",
+        tone=tone,
+        state={"harm": "harm is proven", "doubt": "in doubt", "good": "no harm seen"}[tone],
+        evidence=part,
+        evidence_words=f"{part:.0f}% of what proves harm",
+        severity={"rollback": "takes it back", "hold": "holds it", "warn": "warns"}[effect.severity],
+        chart=chart,
+        small=small,
+    )
+
+
+def _chart(effect: Effect, name: str) -> RatioChart:
+    last = effect.points[-1]
+    high = "open" if last.high is None else f"{last.high:.2g} times"
+    below = effect.direction == "lower_is_worse"
+    side = "below" if below else "above"
+    says = (
+        f"{name}: the new version's rate lies between {last.low:.2g} times and {high} the control's; harm is what lies "
+        f"{side} {effect.limit or 1:.2g} times"
+    )
+    first = effect.points[0].hours
+    return ratio_chart(
+        [(each.hours, each.ratio, each.low, each.high) for each in effect.points],
+        limit=effect.limit or 1.0,
+        says=says,
+        x_words=(plan_hours(first), plan_hours(last.hours)),
+        worse_below=below,
+    )
+
+
+def _part(log_e: float, needed: float) -> float:
+    """How much of what proves harm the evidence is, in percent."""
+    return round(min(100.0, max(0.0, 100 * log_e / needed)), 2) if needed > 0 else 0.0
+
+
+def _evidence_words(log_e: float, needed: float) -> str:
+    if log_e >= needed:
+        return "Harm is proven"
+    if log_e <= 0:
+        return "No evidence of harm"
+    return f"{_part(log_e, needed):.0f}% of the evidence that would prove harm"
+
+
+def _slices(rollout: RolloutRecord, view: RolloutView) -> list[SliceLine]:
+    classes: Sequence[ClassFigures] = view.classes if isinstance(view.classes, list) else ()
+    lines = [_slice(rollout, each) for each in classes]
+    known = {each.name for each in lines}
+    gone = [name for name in rollout.without if name not in known]
+    return lines + [SliceLine(name=name, state="went back", tone="bad", before="", after="") for name in gone]
+
+
+def _slice(rollout: RolloutRecord, each: ClassFigures) -> SliceLine:
+    name = each.hardware_class or "(none told)"
+    gone = each.hardware_class in rollout.without
+    return SliceLine(
+        name=name,
+        state="went back" if gone else "with the rest",
+        tone="bad" if gone else "",
+        before=_figures(each.baseline),
+        after=_figures(each.candidate),
+    )
+
+
+def _figures(figures: object) -> str:
+    if figures is None:
+        return "nothing told"
+    crash, error = getattr(figures, "crash_rate", None), getattr(figures, "error_rate", None)
+    words = [f"{getattr(figures, 'device_hours', 0):,} device-hours"]
+    words += [f"crashes {figure(crash, 'percent')}"] if crash is not None else []
+    words += [f"errors {figure(error, 'percent')}"] if error is not None else []
+    return ", ".join(words)
+
+
+def _not_judged(view: RolloutView) -> list[str]:
+    """Who counts for nothing, and why."""
+    total = Counts()
+    for counts in view.counts.values():
+        total = total.plus(counts)
+    unproven = Counts()
+    for counts in view.unproven.values():
+        unproven = unproven.plus(counts)
+    waiting = total.assigned_t - total.activated_t - total.failed_t
+    quiet = total.activated_t - total.reported_t
+    words = [
+        (
+            waiting,
+            "got the version assigned and did not activate it yet: away, waiting for their conditions, or fetching",
+        ),
+        (quiet, "activated it and did not report since"),
+        (total.unused_t, "reported, and nobody used the model: a report without use shows no harm"),
+        (
+            unproven.assigned_t + unproven.assigned_c,
+            "came in by a shared token after it began, and prove nothing: anybody can invent such devices",
+        ),
+    ]
+    return [f"{counted(number, 'device')} {why}" for number, why in words if number > 0]
+
+
+def event_line(entry: ChainedEntry) -> EventLine:
+    """An entry of the audit log, for people."""
+    bad = entry.action in {"roll_back", "slice_back", "abort", "fail_to_begin", "reject"}
+    good = entry.action in {"finish", "approve"}
+    return EventLine(
+        at=entry.at,
+        actor=entry.actor,
+        action=_ACTS.get(entry.action, plain_name(entry.action).capitalize()),
+        because=entry.because,
+        tone="bad" if bad else "good" if good else "",
+    )
+
+
+def buttons_of(namespace: str, rollout: RolloutRecord, caller: Caller) -> tuple[tuple[Button, ...], str]:
+    """The moves that the rollout takes now and the person may make; why there are none, where there are none."""
+    moves = (
+        ("rollback", "Roll back", "danger sure", Event.ROLL_BACK, Permission.STOP),
+        ("approve", "Approve", "primary", Event.APPROVE, Permission.APPROVE),
+        ("resume", "Resume", "primary", Event.RESUME, Permission.RELEASE),
+        ("pause", "Pause", "plain", Event.PAUSE, Permission.STOP),
+        ("reject", "Reject", "plain", Event.REJECT, Permission.STOP),
+        ("finish", "Give it to everybody", "plain", Event.FINISH, Permission.RELEASE),
+        ("abort", "End it", "plain", Event.ABORT, Permission.STOP),
+    )
+    possible = [each for each in moves if (rollout.state, each[3]) in NEXT]
+    if rollout.state is State.COMPLETED:
+        possible.append(("rollback", "Roll back", "danger sure", Event.TAKE_BACK, Permission.STOP))
+    if rollout.lead:
+        return (), f"It moves with the rollout {rollout.lead} of its set."
+    allowed = tuple(
+        Button(label=label, href=f"/{namespace}/rollouts/{rollout.id}/{move}", tone=tone)
+        for move, label, tone, _, permission in possible
+        if caller.may(permission)
+    )
+    if possible and not allowed:
+        return (), f"You look at it as {' and '.join(caller.roles)}, and may not move it."
+    return allowed, ""
