@@ -71,7 +71,9 @@ def test_a_compressed_body_has_the_limit_before_and_after() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"plain", b"", gzip.compress(b"text")[:-4], gzip.compress(b"text")[:-9] + b"x" * 9, zlib.compress(b"text")]
+    "body",
+    [b"plain", b"", gzip.compress(b"text")[:-4], gzip.compress(b"text")[:-9] + b"x" * 9, zlib.compress(b"text")],
+    ids=["plain", "empty", "cut", "spoilt", "zlib"],
 )
 def test_what_is_not_gzip_is_refused(body: bytes) -> None:
     if body == b"":  # an empty file of no members is an empty body
