@@ -18,7 +18,7 @@ from whimbrel.console.views.rollout import (
     SliceLine,
     StageStep,
 )
-from whimbrel.console.words import counted, events, figure, lasting, percent, plain_name, plan_hours
+from whimbrel.console.words import counted, events, figure, lasting, percent, plain_name, plan_hours, sentence
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.audit_chain import ChainedEntry
 from whimbrel.flows.monitors.show_health import ClassFigures
@@ -146,7 +146,7 @@ def rollout_page(console: Console, stores: Stores, identifier: str, *, caller: C
         state=plain_name(rollout.state.value),
         tone=TONES.get(rollout.state, "busy"),
         state_since=rollout.state_since or rollout.created_at,
-        answer=_answer(rollout, view, target=target, baseline=baseline, now=now),
+        answer=_answer(rollout, view, target=target, baseline=baseline, worst=_worst(first), now=now),
         because=rollout.because,
         waits_for=_waits_for(rollout, view, effects),
         started_by=rollout.started_by,
@@ -176,8 +176,14 @@ def rollout_page(console: Console, stores: Stores, identifier: str, *, caller: C
     )
 
 
-def _answer(rollout: RolloutRecord, view: RolloutView, *, target: str, baseline: str, now: float) -> str:
-    """Where it stands, in one sentence."""
+def _worst(guardrails: Sequence[GuardrailLine]) -> str:
+    """The guardrail that proves harm, in words; "" where none does."""
+    harmed = [each for each in guardrails if each.tone == "harm"]
+    return f"{harmed[0].name.lower()} {harmed[0].effect}" if harmed else ""
+
+
+def _answer(rollout: RolloutRecord, view: RolloutView, *, target: str, baseline: str, worst: str, now: float) -> str:
+    """Where it stands, in one sentence. `worst`: the guardrail that proves harm."""
     stage = rollout.plan.stages[rollout.stage].name
     since = lasting(now - (rollout.state_since or rollout.created_at))
     share = view.stages[view.stage].share_percent
@@ -186,8 +192,9 @@ def _answer(rollout: RolloutRecord, view: RolloutView, *, target: str, baseline:
         case State.COMPLETED:
             return f"{target} is everybody's version since {since}."
         case State.ROLLED_BACK:
+            again = f"every device that was heard from runs {baseline or 'nothing of it'} again."
             return (
-                f"{target} was taken back; every device that was heard from runs {baseline or 'nothing of it'} again."
+                f"{target} was taken back: {worst}. {sentence(again)}" if worst else f"{target} was taken back; {again}"
             )
         case State.ROLLING_BACK:
             left = counted(view.devices_left or 0, "device")
