@@ -470,7 +470,7 @@ KEPT_DOCUMENT_BYTES = 128 * MIB  # of them, plain and compressed
 ADMIN_BODY_BYTES = 256 * KIB  # of a request of a person, where its route has no limit of its own below
 ADMIN_DOCUMENT_BYTES = 16 * MIB  # with signed documents in base64: a release, the role that lists it, and a line
 ADMIN_FILE_BYTES = 2 * MIB  # with a plan, an experiment or settings
-REASON_CHARS = 2000  # why a person does something, for the audit log: some sentences
+BECAUSE_CHARS = 2000  # why a person does something, for the audit log: some sentences
 ADMIN_TICKETS_BYTES = 8 * MIB  # 1,000 tickets with the longest texts, of which some characters take six bytes
 
 # --- the console ---
