@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,8 +102,9 @@ async def _quiet(_: Exception) -> None:
 def opened_database(engine: str, folder: Path) -> Iterator[Database]:
     """A migrated database of its own: a file, or a schema that is dropped afterwards."""
     if engine == "sqlite":
-        opened = Database(f"sqlite:///{folder / 'registry.db'}")
-        opened.migrate()
+        path = folder / "registry.db"
+        path.write_bytes(_migrated_file())
+        opened = Database(f"sqlite:///{path}")
         yield opened
         opened.close()
         return
@@ -113,6 +115,17 @@ def opened_database(engine: str, folder: Path) -> Iterator[Database]:
             yield opened
         finally:
             opened.close()
+
+
+@functools.cache
+def _migrated_file() -> bytes:
+    """An SQLite database after all migrations: a copy, since to migrate costs more than most tests that use it."""
+    with tempfile.TemporaryDirectory(prefix="whimbrel-tests-") as folder:
+        path = Path(folder) / "registry.db"
+        opened = Database(f"sqlite:///{path}")
+        opened.migrate()
+        opened.close()
+        return path.read_bytes()
 
 
 @contextmanager

@@ -125,6 +125,7 @@ class IllegalTransition(InvariantBroken):
     """A state machine was asked for a pair that is not in its table; nothing was changed."""
 
     status = 409
+    title = "Conflict"  # over HTTP a person asked for it, of something that is over by now
 
 
 def reason_of(error: BaseException) -> str:

@@ -54,11 +54,16 @@ def agent(tmp_path: Path, server: Server, repository: Repository) -> Iterator[Ag
         yield opened
 
 
-def stays(agent: Agent, reason: str, *, now: float | None = None) -> CycleResult:
-    """The device runs what it ran, and says why it does not believe."""
+NOT_TRUSTED = "the signed metadata cannot be trusted: "
+NOT_TRUSTED_POLICY = "refused: policy/detector.json cannot be trusted: "
+
+
+def stays(agent: Agent, problem: str, *, now: float | None = None) -> CycleResult:
+    """The device runs what it ran, and says why, as distrust or as absence: what it says begins with `problem`."""
     result = agent.cycle(now, force=True)
     assert result.models["detector"]["serial"] == 1
-    assert any(reason in problem for problem in result.problems), result.problems
+    (told,) = result.problems
+    assert told.startswith(problem)
     return result
 
 
@@ -79,7 +84,7 @@ def test_policy_with_a_lower_sequence_is_refused_even_when_it_is_signed(agent: A
     agent.cycle(force=True)
     repository.sequences["policy detector"] = 0
     repository.policy("detector", baseline=2)
-    stays(agent, "has sequence 1, and 2 was seen before")
+    stays(agent, "refused: policy/detector.json has sequence 1, and 2 was seen before")
 
 
 def test_lower_sequence_is_refused_after_a_restart_too(
@@ -91,7 +96,7 @@ def test_lower_sequence_is_refused_after_a_restart_too(
     repository.sequences["policy detector"] = 0
     repository.policy("detector", baseline=2)
     with Agent.open(tmp_path, AgentOptions(probes=AllGood())) as again:
-        stays(again, "was seen before")
+        stays(again, "refused: policy/detector.json has sequence 1, and 2 was seen before")
 
 
 def test_line_with_a_lower_sequence_is_refused(agent: Agent, repository: Repository) -> None:
@@ -100,7 +105,7 @@ def test_line_with_a_lower_sequence_is_refused(agent: Agent, repository: Reposit
     role = roles.publisher_role("detector")
     old = Line(model="detector", sequence=1, revoked=(1,))
     repository.put(role, roles.line_path("detector"), documents.encode(old))
-    stays(agent, "was seen before")
+    stays(agent, "refused: models/detector/line.json has sequence 1, and 2 was seen before")
 
 
 def test_role_from_another_snapshot_is_refused(agent: Agent, repository: Repository) -> None:
@@ -109,7 +114,7 @@ def test_role_from_another_snapshot_is_refused(agent: Agent, repository: Reposit
     old = repository.files[f"metadata/{version}.{role}.json"]
     repository.policy("detector", baseline=2)
     repository.files[f"metadata/{version + 1}.{role}.json"] = old
-    stays(agent, f"Expected {role} v{version + 1}, got v{version}")
+    stays(agent, f"{NOT_TRUSTED_POLICY}Expected {role} v{version + 1}, got v{version}")
 
 
 def test_unsigned_policy_is_refused(agent: Agent, repository: Repository) -> None:
@@ -119,13 +124,13 @@ def test_unsigned_policy_is_refused(agent: Agent, repository: Repository) -> Non
     metadata = Metadata.from_bytes(repository.files[name])
     metadata.signatures.clear()
     repository.files[name] = metadata.to_bytes()
-    stays(agent, "not signed by the key that it needs")
+    stays(agent, f"{NOT_TRUSTED_POLICY}its policy-detector is not signed by the key that it needs")
 
 
 def test_policy_signed_by_another_models_key_is_refused(agent: Agent, repository: Repository) -> None:
     repository.signers[roles.policy_role("detector")] = repository.signers[roles.policy_role("wakeword")]
     repository.policy("detector", baseline=2)
-    stays(agent, "not signed by the key that it needs")
+    stays(agent, f"{NOT_TRUSTED_POLICY}its policy-detector is not signed by the key that it needs")
 
 
 def test_policy_bytes_that_were_changed_on_the_way_are_refused(agent: Agent, repository: Repository) -> None:
@@ -133,27 +138,27 @@ def test_policy_bytes_that_were_changed_on_the_way_are_refused(agent: Agent, rep
     for name, content in repository.files.items():
         if name.startswith("targets/policy/"):
             repository.files[name] = content.replace(b'"baseline":2', b'"baseline":9')
-    stays(agent, "hash")
+    stays(agent, f"{NOT_TRUSTED_POLICY}Observed hash ")
 
 
 def test_expired_timestamp_is_refused_whatever_the_device_clock_says(agent: Agent, repository: Repository) -> None:
     later = datetime.now(UTC) + timedelta(days=3)
     repository.timestamp.expires = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
     repository.policy("detector", baseline=2)
-    stays(agent, "timestamp.json is expired")
-    stays(agent, "expired", now=later.timestamp())
+    stays(agent, f"{NOT_TRUSTED}timestamp.json is expired; this device takes it to be ")
+    stays(agent, f"{NOT_TRUSTED}timestamp.json is expired; ", now=later.timestamp())
 
 
 def test_clock_that_was_set_back_makes_no_old_metadata_young(agent: Agent, repository: Repository) -> None:
     expired = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
     repository.delegated[roles.policy_role("detector")].expires = expired
     repository.policy("detector", baseline=2)
-    stays(agent, "expired", now=1000.0)
+    stays(agent, f"{NOT_TRUSTED_POLICY}New policy-detector is expired", now=1000.0)
 
 
 def test_frozen_server_is_noticed_when_the_cached_metadata_expires(agent: Agent) -> None:
     assert not agent.cycle(force=True).problems
-    stays(agent, "expired", now=datetime.now(UTC).timestamp() + 2 * 86400)
+    stays(agent, f"{NOT_TRUSTED}timestamp.json is expired; ", now=datetime.now(UTC).timestamp() + 2 * 86400)
 
 
 def test_root_that_the_old_root_did_not_sign_is_refused(agent: Agent, repository: Repository) -> None:
@@ -165,7 +170,7 @@ def test_root_that_the_old_root_did_not_sign_is_refused(agent: Agent, repository
     metadata.sign(thief)
     repository.files["metadata/2.root.json"] = metadata.to_bytes()
     repository.policy("detector", baseline=2)
-    stays(agent, "not signed by the key that it needs")
+    stays(agent, f"{NOT_TRUSTED}its root is not signed by the key that it needs; ")
 
 
 def test_stolen_online_key_cannot_offer_what_no_publisher_signed(agent: Agent, repository: Repository) -> None:
@@ -192,7 +197,7 @@ def test_stolen_online_key_cannot_go_below_the_lines_floor(agent: Agent, reposit
 def test_policy_of_another_model_is_refused(agent: Agent, repository: Repository) -> None:
     policy = Policy(model="wakeword", sequence=9, baseline=2)
     repository.put(roles.policy_role("detector"), roles.policy_path("detector"), documents.encode(policy))
-    stays(agent, "is about 'wakeword'; expected 'detector'")
+    stays(agent, "refused: policy/detector.json is about 'wakeword'; expected 'detector'")
 
 
 @pytest.mark.parametrize("change", [{"model": "wakeword"}, {"serial": 2}])
@@ -206,7 +211,7 @@ def test_release_of_another_model_or_serial_is_refused(
     )
     repository.put(roles.publisher_role("detector"), roles.release_path("detector", 3), documents.encode(release))
     repository.policy("detector", baseline=3)
-    stays(agent, "the release is about")
+    stays(agent, "the release is about serial ")
 
 
 @pytest.mark.parametrize(
@@ -223,7 +228,7 @@ def test_file_name_that_is_a_path_is_refused(agent: Agent, repository: Repositor
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"format":"whimbrel-policy-9"}', b"{" * 100_000])
 def test_policy_that_is_not_understood_keeps_what_is_here(agent: Agent, repository: Repository, content: bytes) -> None:
     repository.put(roles.policy_role("detector"), roles.policy_path("detector"), content)
-    stays(agent, "cannot be read")
+    stays(agent, "refused: policy/detector.json cannot be read: ")
 
 
 Fault = Callable[[BaseHTTPRequestHandler], None]
@@ -248,13 +253,13 @@ def answering(body: bytes, *, times: int = 1, **headers: str) -> Fault:
 
 def test_endless_timestamp_is_cut_off(agent: Agent, server: Server) -> None:
     server.faults["metadata/timestamp.json"] = answering(b" " * 100_000, times=10_000)
-    stays(agent, "more than")
+    stays(agent, f"{server.url}/default/metadata/timestamp.json answered with more than 16384 bytes")
 
 
 def test_metadata_that_unpacks_without_end_is_cut_off(agent: Agent, server: Server) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     server.faults["metadata/timestamp.json"] = answering(bomb, Content_Encoding="gzip")
-    stays(agent, "more than")
+    stays(agent, f"{server.url}/default/metadata/timestamp.json answered with more than 16384 bytes")
 
 
 @pytest.mark.parametrize("status", [301, 400, 403, 500, 503])
@@ -266,7 +271,7 @@ def test_server_that_answers_anything_else_moves_no_device(agent: Agent, server:
         handler.end_headers()
 
     server.faults["metadata/timestamp.json"] = fault
-    stays(agent, f"answered {status}")
+    stays(agent, f"{server.url}/default/metadata/timestamp.json answered {status}; expected 200 or 304")
 
 
 @pytest.mark.parametrize("root", [b"", b"{}", b"not json", b'{"signed":{},"signatures":[]}'])

@@ -21,7 +21,7 @@ from whimbrel.agent.places import Places
 from whimbrel.agent.session import Session
 from whimbrel.agent.shadow import ShadowClient, Worker
 from whimbrel.agent.shadow.order import read_order
-from whimbrel.agent.spool import Spool
+from whimbrel.agent.spool import Spool, WindowPlace
 from whimbrel.device.journal import Candidate, Journal, seal
 from whimbrel.device.shadowing import Shadowing
 from whimbrel.device.slots import Content, Held, Pointer, SlotName
@@ -360,7 +360,7 @@ def test_what_was_tried_is_no_session_and_adds_up_in_the_window(device: Make, tm
     spool = Spool(tmp_path / "spool.json", disk=RealDisk())
     ended = harvest(here.places)
     spool.add("wake", ended, names=[each.name for each in ended])
-    spool.cut("wake", serial=1, cohorts=(), hardware_class="")
+    spool.cut("wake", serial=1, place=WindowPlace())
     (window,) = spool.batch(windows_max=9)[1]
     assert window.sessions == 0
     assert window.shadow is not None

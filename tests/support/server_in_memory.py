@@ -4,7 +4,7 @@
    controllers are the product's own, and speak through their ASGI seam to httpx clients (`people`, `public`).
 2. Its database is SQLite in memory, a copy of one that was made once in this process (sqlite3's backup: 25 migrations
    in half a millisecond). Its blob store is the product's own on obstore's store in memory.
-3. Everything happens in one thread: what a server gives to a thread is done at once (`sim/inline_loop`).
+3. Everything happens in one thread: what a server gives to a thread is done at once, as in `sim/inline_loop`.
 4. The time is `clock.now`, and stands still until a test moves it. Whatever waits (`asyncio.sleep`) waits really.
    Opened and closed it costs 5 ms, a question to the admin API 2 ms, a change with its round of the controllers 10 ms.
 5. The admin API as an application is made once in a process, because that takes a second: each server lends it its
@@ -26,6 +26,7 @@ from typing import Any, cast
 import httpx
 import msgspec
 from litestar import Litestar
+from litestar.routes import HTTPRoute
 from obstore.store import MemoryStore
 
 from support.repository import file_of
@@ -80,6 +81,12 @@ class Clock:
         return self.now
 
 
+class OneThread(asyncio.SelectorEventLoop):
+    """An event loop that does at once what is given to a thread. It sleeps where it waits, as for the blob store."""
+
+    run_in_executor = InlineLoop.run_in_executor  # type: ignore[assignment]
+
+
 class BlobsInMemory(Blobs):
     """The product's blob store in memory. `written`: the paths in the order in which they were put. `fails`: raised."""
 
@@ -102,7 +109,7 @@ class ServerInMemory:
     """A server without listeners. What it is made of can be reached; see `server_in_memory`."""
 
     def __init__(self, folder: Folder, database: Database, files: dict[str, bytes], *, now: float) -> None:
-        self.loop = InlineLoop()
+        self.loop = OneThread()
         self.clock = Clock(now)
         self.folder, self.database = folder, database
         self.blobs = BlobsInMemory(files)
@@ -386,8 +393,7 @@ def server_in_memory(*, versions: int = 2, **config: Any) -> Iterator[ServerInMe
     Its time is T0, when the repository was made. What was published is signed and copied.
     """
     template = _template(versions)
-    database = _FREE.pop() if _FREE else Database("sqlite://")
-    _copy_rows(template.rows, database)
+    database = _copy_of(template.rows)
     with tempfile.TemporaryDirectory(prefix="whimbrel-tests-", dir=_IN_MEMORY) as within:
         path = Path(within) / "repo"
         shutil.copytree(template.folder, path)
@@ -409,6 +415,28 @@ def _application(context: AdminContext) -> Litestar:
     if not _APPLICATION:
         _APPLICATION.append(admin_app(context))
     return _APPLICATION[0]
+
+
+def _copy_of(rows: sqlite3.Connection) -> Database:
+    """A database in memory that holds what `rows` holds."""
+    if _FREE:
+        database = _FREE.pop()
+        try:
+            _copy_rows(rows, database)
+            return database
+        except sqlite3.OperationalError:  # an error that a test keeps holds a cursor of it
+            database.close()
+    database = Database("sqlite://")
+    _copy_rows(rows, database)
+    return database
+
+
+def admin_routes() -> list[HTTPRoute]:
+    """The routes of the admin API, as its application has them."""
+    if not _APPLICATION:
+        with server_in_memory(versions=0):
+            pass
+    return [route for route in _APPLICATION[0].routes if isinstance(route, HTTPRoute)]
 
 
 def _copy_rows(rows: sqlite3.Connection, database: Database) -> None:

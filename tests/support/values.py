@@ -323,13 +323,35 @@ class Town(msgspec.Struct):
         return self.fleet.cells("r1", before_window=before_window)
 
 
-@contextmanager
-def town(*, versions: int = 2, running: RolloutRecord | None = None) -> Iterator[Town]:
-    """A model with some versions, 1 its baseline; `running` its live rollout."""
+def database_in_memory() -> Database:
+    """An empty database with all tables: a copy, since to make the tables costs more than most tests that use them."""
+    database = Database("sqlite://")
+    raw = database.engine.raw_connection()
+    raw.driver_connection.deserialize(_all_tables())
+    raw.close()
+    return database
+
+
+@functools.cache
+def _all_tables() -> bytes:
     database = Database("sqlite://")
     try:
         with database.engine.begin() as connection:
             schema.metadata.create_all(connection)
+        raw = database.engine.raw_connection()
+        content: bytes = raw.driver_connection.serialize()
+        raw.close()
+        return content
+    finally:
+        database.close()
+
+
+@contextmanager
+def town(*, versions: int = 2, running: RolloutRecord | None = None) -> Iterator[Town]:
+    """A model with some versions, 1 its baseline; `running` its live rollout."""
+    database = database_in_memory()
+    try:
+        with database.engine.begin() as connection:
             made = Town(Stores(connection, "default"))
             made.registry.add_model(model())
             for serial in range(1, versions + 1):

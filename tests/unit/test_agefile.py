@@ -104,3 +104,44 @@ def test_header_that_names_a_hundred_thousand_keys_is_refused_at_once() -> None:
 def test_short_secret_with_a_long_header_is_refused_at_once() -> None:
     with pytest.raises(UntrustedInput, match="sealed to many keys"):
         agefile.open_bytes(b"age-encryption.org/v1\n" + b"-> X25519 A\nA\n" * 100_000, identity=IDENTITY)
+
+
+def test_a_file_may_hold_as_many_bytes_as_are_asked_for_and_no_more(sealed: bytes) -> None:
+    assert opened(sealed, bytes_max=len(CONTENT))[1] == CONTENT
+    with pytest.raises(UntrustedInput) as caught:
+        opened(sealed, bytes_max=len(CONTENT) - 1)
+    assert str(caught.value) == f"the sealed file holds more than the {len(CONTENT) - 1} bytes that it may have"
+
+
+def test_of_a_file_that_holds_more_no_byte_beyond_the_limit_is_written(sealed: bytes) -> None:
+    plain = io.BytesIO()
+    with pytest.raises(UntrustedInput):
+        agefile.open_file(io.BytesIO(sealed), plain, identity=IDENTITY, bytes_max=100_000)
+    assert len(plain.getvalue()) <= 100_000
+    assert CONTENT.startswith(plain.getvalue())
+
+
+@pytest.mark.parametrize("secret", [b"", b"x", CONTENT])
+def test_a_short_secret_opens_with_its_key_alone(secret: bytes) -> None:
+    kept = agefile.seal_bytes(secret, recipient=agefile.recipient_of(IDENTITY))
+    assert agefile.open_bytes(kept, identity=IDENTITY) == secret
+    with pytest.raises(UntrustedInput, match=r"^what was sealed cannot be opened with this key: "):
+        agefile.open_bytes(kept, identity=agefile.new_identity())
+
+
+def test_a_header_ends_within_its_limit(monkeypatch: pytest.MonkeyPatch, sealed: bytes) -> None:
+    end = sealed.index(b"\n---") + len(b"\n---")
+    monkeypatch.setattr(agefile.limits, "AGE_HEADER_BYTES", end)
+    assert opened(sealed)[1] == CONTENT
+    monkeypatch.setattr(agefile.limits, "AGE_HEADER_BYTES", end - 1)
+    with pytest.raises(
+        UntrustedInput, match=f"its first {end - 1} bytes hold no whole header of age, and at most {end - 1}"
+    ):
+        opened(sealed)
+
+
+def test_keys_are_told_by_their_kind() -> None:
+    assert IDENTITY.startswith("AGE-SECRET-KEY-1")
+    assert agefile.recipient_of(IDENTITY).startswith("age1")
+    assert agefile.is_installed()
+    assert agefile.Nowhere().write(b"abc") == 3

@@ -5,7 +5,10 @@ import math
 import numpy
 import pytest
 
+from whimbrel.gate.bets import over_log_e
+from whimbrel.gate.design_effect import Alikeness, ArmValues, constancy, design_effect
 from whimbrel.gate.evidence import (
+    BoundFold,
     MeanFold,
     MeanWindow,
     RateFold,
@@ -24,6 +27,7 @@ from whimbrel.gate.evidence import (
     ratio_mismatch_log_bf,
 )
 from whimbrel.gate.power import rate_events_needed
+from whimbrel.health.pairs import Pairs
 from whimbrel.health.sketch import GAMMA, count_above, count_over, key_of, keys_of, quantile_key, steps_of
 from whimbrel.health.tally import Cell, add
 
@@ -279,3 +283,211 @@ def test_a_drop_within_the_margin_is_proven_by_the_test_turned_round() -> None:
         fold.add([window])
     assert fold.total / fold.precision == pytest.approx(0.02)
     assert fold.log_e(RHO) > math.log(1 / 0.05)
+
+
+# --- means, each from the formula of its direction ---
+
+LEVEL_T, LEVEL_C = (50.0, 40.0, 42.0), (200.0, 150.0, 162.5)  # n, sum, sum of squares: means .8 and .75
+ALIKE = MeanWindow(*LEVEL_T, *LEVEL_C)
+
+
+@pytest.mark.parametrize(
+    ("fold", "difference"),
+    [
+        (MeanFold.drop(0.02), 0.75 - 0.8 - 0.02),
+        (MeanFold.rise(0.02), 0.8 - 0.75 - 0.02),
+        (MeanFold.at_least(0.02), 0.8 - 0.75 + 0.02),
+        (MeanFold.at_most(0.02), 0.75 - 0.8 + 0.02),
+        (MeanFold.growth(1.05), 0.8 - 1.05 * 0.75),
+        (MeanFold.growth_within(1.3), 1.3 * 0.75 - 0.8),
+    ],
+)
+def test_every_test_of_means_bets_on_its_own_difference(fold: MeanFold, difference: float) -> None:
+    """S/V is the difference less what is tolerated; V is 1 over s2_T/n_T + r0^2 s2_C/n_C, of the larger variance."""
+    fold.add([ALIKE])
+    assert fold.information() == (0.0, 0.0), "a window tells the variance of later ones alone"
+    fold.add([ALIKE])
+    v, s = fold.information()
+    ratio = abs(fold.factor_c)
+    assert v == pytest.approx(1 / (max(_variance(*LEVEL_T), _variance(*LEVEL_C)) / 50 + ratio**2 * VARIANCE_C / 200))
+    assert s / v == pytest.approx(difference)
+    assert (fold.log_e(RHO) > 0) == (difference > 0)
+
+
+VARIANCE_C = (162.5 - 150.0**2 / 200) / 199
+
+
+def test_strata_are_weighed_by_what_they_tell_and_one_without_an_arm_by_nothing() -> None:
+    fold = MeanFold.drop(0.0)
+    fold.add([ALIKE])
+    half = MeanWindow(25.0, 15.0, 12.0, 100.0, 80.0, 70.0)
+    fold.add([half, MeanWindow(9.0, 0.0, 0.0, 0.0, 0.0, 0.0), MeanWindow(0.0, 0.0, 0.0, 9.0, 9.0, 9.0), ALIKE])
+    spread_t = max(_variance(*LEVEL_T), VARIANCE_C)
+    weights = [1 / (spread_t / 25 + VARIANCE_C / 100), 1 / (spread_t / 50 + VARIANCE_C / 200)]
+    assert fold.information() == pytest.approx((sum(weights), weights[0] * (0.8 - 0.6) + weights[1] * (0.75 - 0.8)))
+
+
+@pytest.mark.parametrize(("n_t", "n_c", "begins"), [(30, 30, True), (29, 30, False), (30, 29, False)])
+def test_a_mean_is_believed_from_thirty_earlier_values_an_arm(n_t: int, n_c: int, begins: bool) -> None:
+    fold = MeanFold.drop(0.0)
+    fold.add([MeanWindow(n_t, n_t / 2, n_t / 2, n_c, n_c / 2, n_c / 2)])
+    assert fold.begins == begins
+    fold.add([ALIKE])
+    assert (fold.precision > 0) == begins
+
+
+@pytest.mark.parametrize(
+    ("wrong", "n", "begins"), [(3, 30, True), (2, 30, False), (3, 29, False), (2, 999, False), (2, 1000, True)]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_share_is_believed_by_three_answers_of_either_kind_or_a_thousand(
+    wrong: int, n: int, begins: bool, turned: bool
+) -> None:
+    """Its control's alone: of the treated few may have told."""
+    right = wrong if turned else n - wrong
+    fold = MeanFold.drop(0.0, share=True)
+    fold.add([MeanWindow(0.0, 0.0, 0.0, n, right, right)])
+    assert fold.begins == begins
+
+
+def test_a_share_of_the_treated_varies_as_its_mean_allows_until_thirty_told() -> None:
+    """Of a thousand answers of the control one is wrong, and half an answer more is taken to be."""
+
+    def spread(n_t: float, right: float, *, tolerance: float = 0.0) -> float:
+        fold = MeanFold.drop(tolerance, share=True)
+        fold.add([MeanWindow(n_t, right, right, 1000, 999, 999)])
+        fold.add([MeanWindow(1, 1, 1, 10**9, 10**9, 10**9)])
+        return 1 / fold.precision
+
+    least = max(_variance(1000, 999, 999), 0.5 / 1001)
+    assert spread(29, 29) == pytest.approx(max(0.999 * 0.001, least), rel=1e-6)
+    assert spread(29, 29, tolerance=0.1) == pytest.approx(0.899 * 0.101, rel=1e-6)
+    assert spread(29, 29, tolerance=0.7) == pytest.approx(0.25, rel=1e-6), "no share varies more than a coin"
+    assert spread(50, 50) == spread(50, 40) == pytest.approx(least, rel=1e-6), "the control's variance at least"
+    assert spread(50, 45, tolerance=0.3) == pytest.approx(_variance(50, 45, 45), rel=1e-6)
+
+
+@pytest.mark.parametrize(("floor", "sign"), [(True, 1.0), (False, -1.0)])
+def test_a_bound_of_a_mean_is_tested_on_its_own_side_by_the_larger_variance(floor: bool, sign: float) -> None:
+    fold = BoundFold(0.85, floor=floor)
+    fold.add(ALIKE)
+    assert (fold.precision, fold.log_e(RHO)) == (0.0, 0.0)
+    fold.add(ALIKE)
+    v = 50 / max(_variance(*LEVEL_T), VARIANCE_C)
+    assert (fold.precision, fold.total) == pytest.approx((v, sign * v * (0.85 - 0.8)))
+    assert fold.log_e(RHO) == pytest.approx(mean_log_e(precision=v, total=sign * v * 0.05, rho=RHO))
+
+
+def test_a_bound_is_tested_without_a_control_too_and_by_few_controls_not_widened() -> None:
+    def precision(n_c: float) -> float:
+        fold = BoundFold(0.85, floor=True)
+        for _ in range(2):
+            fold.add(MeanWindow(50.0, 40.0, 36.0, n_c, n_c / 2, n_c / 2))
+        return fold.precision
+
+    assert precision(0) == precision(29) == pytest.approx(50 / _variance(50, 40, 36))
+    assert precision(30) == pytest.approx(50 / _variance(30, 15, 15))
+
+
+def test_windows_of_the_same_devices_are_worth_as_many_as_kish_says() -> None:
+    """V divides by 1 + sum of each arm's (phi - 1), weighed by its part of the noise; phi = 1 + 2 (c/s) (m/n)."""
+    pairs_t, pairs_c = Pairs(50, 50, 40.0, 40.0, 40.0), Pairs(200, 200, 150.0, 150.0, 132.5)
+    fold = MeanFold.drop(-0.1)
+    fold.add([ALIKE])
+    fold.add([MeanWindow(*LEVEL_T, *LEVEL_C, pairs_t, pairs_c)])
+    spread_t, spread_c = _variance(100, 80, 84), _variance(400, 300, 325)
+    shared_t, shared_c = (40 - 40 * 40 / 50) / (50 - 1), (132.5 - 150 * 150 / 200) / (200 - 1)
+    of_control = shared_c / spread_c
+    of_both = max(shared_t, shared_c) / max(spread_t, spread_c)
+    noise_t, noise_c = max(_variance(*LEVEL_T), VARIANCE_C) / 50, VARIANCE_C / 200
+    more_t, more_c = min(1.0, of_both) * 2 * 50 / 100, of_control * 2 * 200 / 400
+    inflation = 1 + (more_t * noise_t + more_c * noise_c) / (noise_t + noise_c)
+    v, s = fold.information()
+    assert 1.2 < inflation < 1.9
+    assert v == pytest.approx(fold.precision / inflation)
+    assert s / v == pytest.approx(0.75 - 0.8 + 0.1)
+    assert fold.log_e(RHO) == pytest.approx(mean_log_e(precision=v, total=s, rho=RHO))
+
+
+def test_a_bound_of_the_same_devices_is_worth_as_many_as_kish_says() -> None:
+    fold = BoundFold(0.85, floor=True)
+    fold.add(ALIKE)
+    fold.add(MeanWindow(*LEVEL_T, *LEVEL_C, Pairs(50, 50, 40.0, 40.0, 37.0)))
+    phi = 1 + 2 * ((37 - 32) / 49) / max(_variance(100, 80, 84), _variance(400, 300, 325)) * 50 / 100
+    assert 1.1 < phi < 2
+    assert fold.log_e(RHO) == pytest.approx(mean_log_e(precision=fold.precision / phi, total=fold.total / phi, rho=RHO))
+
+
+def test_the_last_windows_of_an_arm_fall_on_its_devices_as_all_windows_do() -> None:
+    """n windows of N that fall on D = N^2 / (N + 2 M) devices: phi = 1 + (c/s) (n/D - 1), and 1 below one a device."""
+    arm, other = ArmValues(), ArmValues()
+    arm.add(100, 50, 50, Pairs(450, 3000, 225.0, 225.0, 200.0))
+    other.add(40, 20, 20)
+    alike = (200 - 225 * 225 / 450) / (450 - 3000 / 450) / max(_variance(100, 50, 50), _variance(40, 20, 20))
+    assert constancy(arm, other) == pytest.approx(alike)
+    assert design_effect(arm, other) == pytest.approx(1 + 2 * alike * 450 / 100)
+    devices = 100**2 / (100 + 2 * 450)
+    assert devices == 10
+    assert design_effect(arm, other, n=100) == design_effect(arm, other)
+    assert design_effect(arm, other, n=60) == pytest.approx(1 + alike * (60 / devices - 1))
+    assert design_effect(arm, other, n=9) == 1.0
+    assert design_effect(other, arm) == 1.0, "no pairs, no repeated windows"
+
+
+def test_single_devices_are_taken_to_be_wholly_alike_and_opposite_ones_not_at_all() -> None:
+    alone, opposed = ArmValues(), ArmValues()
+    alone.add(10, 5, 5, Pairs.of(1.0, before=4, total=2.0))
+    assert alone.covariance() == math.inf
+    assert constancy(alone) == 1.0
+    two = ArmValues()
+    two.add(10, 5, 5, Pairs.of(1.0, before=1, total=1.0).plus(Pairs.of(0.0, before=1, total=0.0)))
+    assert (two.freedom, two.covariance()) == (1.0, 0.5), "two devices tell how far they differ"
+    opposed.add(10, 5, 5, Pairs(20, 100, 10.0, 10.0, 1.0))
+    assert constancy(opposed) == 0.0
+    assert constancy(ArmValues()) == 1.0, "where nothing tells of the spread"
+
+
+def test_a_bet_on_both_arms_is_divided_by_their_effects_as_the_variance_of_a_ratio_weighs_them() -> None:
+    both = Alikeness()
+    both.treated.add(100, 50, 50, Pairs(450, 3000, 225.0, 225.0, 200.0))
+    both.control.add(400, 200, 200, Pairs(600, 1200, 300.0, 300.0, 190.0))
+    alike = constancy(both.treated, both.control)
+    treated, control = 1 + 2 * alike * 450 / 100, 1 + 2 * alike * 600 / 400
+    assert treated > 3 * control / 2
+    assert both.divisor(100, 400) == pytest.approx((treated * 400 + control * 100) / 500)
+    assert both.swapped().divisor(400, 100) == both.divisor(100, 400)
+    assert both.divisor(0, 400) == both.divisor(100, 0) == 1.0
+    both.treated.add(100, 50, 50, Pairs(450, 3000, 225.0, 225.0, 225.0))
+    assert both.divisor(200, 400) != both.divisor(100, 400), "what was worked out is forgotten when more is told"
+
+
+def test_a_metric_that_never_varied_still_proves_and_divides_by_nothing() -> None:
+    """The least variance is a millionth."""
+    same = MeanWindow(50, 50, 50, 200, 200, 200)
+    fold, bound = MeanFold.drop(0.0), BoundFold(0.9, floor=True)
+    for _ in range(2):
+        fold.add([same])
+        bound.add(same)
+    assert fold.information() == pytest.approx((1 / (1e-6 / 50 + 1e-6 / 200), 0.0))
+    assert bound.precision == pytest.approx(50 / 1e-6)
+
+
+def test_an_average_leaves_out_what_weighs_nothing_and_overflows_nowhere() -> None:
+    assert log_mean_exp((3.0, 900.0), (1.0, 0.0)) == pytest.approx(3.0)
+    assert log_mean_exp((900.0, 901.0), (0.5, 0.5)) == pytest.approx(901 + math.log(0.5 * (1 + math.exp(-1))))
+    assert log_mean_exp((math.inf, 1.0), (0.5, 0.5)) == math.inf
+    assert log_mean_exp((-math.inf, -math.inf), (0.5, 0.5)) == -math.inf
+
+
+def test_a_likely_event_is_bet_on_at_most_at_ninety_nine_in_a_hundred() -> None:
+    """At a limit of a half the five larger gains are the same bet, and one event that is missing loses not all."""
+    bets = [0.6, 0.75, 0.99, 0.99, 0.99, 0.99, 0.99]
+    by_hand = sum((p / 0.5) ** 5 * ((1 - p) / 0.5) for p in bets) / 7
+    assert one_sample_log_e(events=5, trials=6, limit=0.5) == pytest.approx(math.log(by_hand))
+    assert over_log_e({1: 5}, count=6, limit=0.5) == pytest.approx(math.log(by_hand))
+
+
+def test_a_confidence_set_that_a_million_crashes_refute_has_a_finite_end_and_none_without() -> None:
+    assert ratio_bounds([RateWindow(500, 1000, 0, 10**6)], alpha=ALPHA, digits=4)[1] == math.inf
+    low, high = ratio_bounds([RateWindow(0, 10**6, 500, 1000)], alpha=ALPHA, digits=4)
+    assert (low, high) == (0.0, pytest.approx(0, abs=0.01))

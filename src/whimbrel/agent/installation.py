@@ -320,6 +320,7 @@ class Installation:
             if turn.wait is not None:
                 self._wait_as_well(turn.wait)
             if turn.at is not None:
+                self.results.finish_window(self.local_limits())  # as before a swap: it tells of no time before
                 state.keep(cohorts.stand_in(state.journal, membership, serial=state.pointer.serial, at=turn.at))
 
     def _turn(self, membership: Membership, policy: Policy, now: float) -> placebo.Turn:
@@ -428,6 +429,7 @@ class Installation:
             return events.Withdrawn()
         if not self.preparation.is_whole(candidate):
             return events.Corrupt("the files in the slot are not whole any more")
+        self.results.finish_window(self.local_limits())
         return events.ShadowBegun(at=self._device.now())
 
     # --- its set ---

@@ -3,7 +3,8 @@
 1. A crash that takes the process along is found by its mark at the next look.
 2. What is written down is forgotten, durably: a session that came back would be counted again.
 3. Crashes of the active version are in its durable count (`crash_counts`) before they are forgotten.
-4. What ended before a swap is reported with the cohorts of its time.
+4. What ended before a swap, and before the device began to count in a cohort, is told with the cohorts of its time.
+   So the first window of a treated device and that of a control (of its placebo) hold nothing from before.
 """
 
 from whimbrel.agent.crash_counts import count_crashes
@@ -13,6 +14,7 @@ from whimbrel.agent.locks import locked
 from whimbrel.agent.marks import Ended, forget, harvest
 from whimbrel.agent.model_state import ModelState
 from whimbrel.agent.recent_sessions import add_sessions
+from whimbrel.agent.spool import WindowPlace
 from whimbrel.device import cohorts, events
 from whimbrel.device.journal import Candidate
 from whimbrel.device.states import State
@@ -60,27 +62,33 @@ class SessionResults:
         ended = harvest(self._state.places)
         if ended:
             self._write_down(ended)
+        self._close_open_window()
+
+    def finish_window(self, local: LocalLimits = LocalLimits()) -> None:
+        """Close the window before the device counts in another cohort, after a last look. `local`: as in `collect`."""
+        self.collect(local)
+        self._close_open_window()
+
+    def _close_open_window(self) -> None:
         if self._device.api.known and self._device.spool.has_open(self._state.model):
             self.close_window()
 
     def close_window(self) -> None:
         """Close the report window."""
+        self._device.spool.cut(self._state.model, serial=self._state.pointer.serial, place=self._place())
+
+    def _place(self) -> WindowPlace:
         policy = self._device.trust.policies.get(self._state.model)
         labels = public_labels(self._device.labels, self._device.trust.policies.values())
         hardware_class, slices = policy.reported_labels(labels) if policy else ("", {})
-        self._device.spool.cut(
-            self._state.model,
-            serial=self._state.pointer.serial,
-            cohorts=cohorts.cohorts(self._state.journal, now=self._device.now()),
-            hardware_class=hardware_class,
-            slices=slices,
-        )
+        counted = cohorts.cohorts(self._state.journal, now=self._device.now())
+        return WindowPlace(cohorts=counted, hardware_class=hardware_class, slices=slices)
 
     def _write_down(self, ended: list[Ended]) -> None:
         names = [session.name for session in ended]
         spool = self._device.spool
         if self._device.api.known:
-            spool.add(self._state.model, spool.new_of(ended), names=names)
+            spool.add(self._state.model, spool.new_of(ended), names=names, place=self._place())
         forget(self._state.places, names)
 
 

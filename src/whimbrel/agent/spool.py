@@ -41,6 +41,18 @@ class Waiting(Document, frozen=True):
     epoch: str = ""
 
 
+class WindowPlace(msgspec.Struct, frozen=True):
+    """Where a window counts: its cohorts, and what the device tells of itself."""
+
+    cohorts: tuple[Cohort, ...] = ()
+    hardware_class: str = ""
+    slices: dict[str, str] = {}
+
+    def of(self, window: Window) -> Window:
+        """The window, with that."""
+        return _replace(window, cohorts=self.cohorts, hardware_class=self.hardware_class, slices=self.slices)
+
+
 class Past(Document, frozen=True):
     """What a metric was like: windows (at most `BEFORE_WINDOWS` count), and the mean of their means."""
 
@@ -104,39 +116,34 @@ class Spool:
         consumed = set(self._content.consumed)
         return [session for session in ended if session.name not in consumed]
 
-    def add(self, model: str, ended: list[Ended], *, names: list[str]) -> None:
-        """Add ended sessions to the model's open window of their serial. `names`: all files that are looked at."""
+    def add(self, model: str, ended: list[Ended], *, names: list[str], place: WindowPlace = WindowPlace()) -> None:
+        """Add ended sessions to the model's open window of their serial. `names`: all files that are looked at.
+
+        Sessions of another serial close the window, which then counts in `place`; first come those of its own serial.
+        """
         content = self._content
         windows = dict(content.open)
         waiting = content.waiting
-        for session in ended:
-            if session.serial is None:
-                continue
+        first = windows[model].serial if model in windows else None
+        told = [(session.serial != first, session.serial, session) for session in ended if session.serial is not None]
+        for _, serial, session in sorted(told, key=lambda each: each[:2]):
             window = windows.get(model)
-            if window is not None and (window.serial != session.serial or _other_shadow(window, session.closed)):
-                waiting = (*waiting, Waiting(window=window))
+            if window is not None and (window.serial != serial or _other_shadow(window, session.closed)):
+                waiting = (*waiting, Waiting(window=place.of(window)))
                 window = None
-            window = window or Window(model=model, serial=session.serial, first=1, last=1)
+            window = window or Window(model=model, serial=serial, first=1, last=1)
             if session.closed is None:
                 windows[model] = _replace(window, sessions=window.sessions + 1, crashed=1)
             else:
                 windows[model] = _with(window, session.closed)
         self._save(_replace(content, open=windows, waiting=_bounded(waiting), consumed=tuple(names)))
 
-    def cut(
-        self,
-        model: str,
-        *,
-        serial: int | None,
-        cohorts: tuple[Cohort, ...],
-        hardware_class: str,
-        slices: dict[str, str] | None = None,
-    ) -> None:
+    def cut(self, model: str, *, serial: int | None, place: WindowPlace) -> None:
         """Close the model's open window, also when nothing happened in it: silence is told from idleness."""
         content = self._content
         windows = dict(content.open)
         window = windows.pop(model, None) or Window(model=model, serial=serial, first=1, last=1)
-        done = _replace(window, cohorts=cohorts, hardware_class=hardware_class, slices=slices or {})
+        done = place.of(window)
         waiting = _bounded((*content.waiting, Waiting(window=done)))
         past = content.past
         if seen := done.means():

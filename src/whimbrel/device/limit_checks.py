@@ -100,11 +100,6 @@ def _checks(local: LocalLimits, sessions: Sequence[SessionFigures]) -> list[_Che
 
 
 def _entropy(mean: float, expected: float) -> float:
-    """Relative entropy of a coin with `mean` from one with `expected`, in nats; infinite where it cannot be."""
-    total = 0.0
-    for share, of in ((mean, expected), (1 - mean, 1 - expected)):
-        if share > 0:
-            if of <= 0:
-                return math.inf
-            total += share * math.log(share / of)
-    return total
+    """Relative entropy of a coin with `mean` from one with `expected`, in nats; 0 < `expected` <= `mean`."""
+    shares = (mean, expected), (1 - mean, 1 - expected)
+    return sum(share * math.log(share / of) for share, of in shares if share > 0)

@@ -99,7 +99,8 @@ def with_model(log: RunLog, pointer: Pointer, journal: Journal, before: RunEntry
     entry = _entry(before, pointer, journal, times)
     if entry is not None:
         log = _added(log, entry)
-    left = entry.about if entry is not None else before.about if before is not None else None
+    newest = entry or before
+    left = newest.about if newest is not None and newest.change != "refused" else None
     told = log.refusals.get(pointer.model, ())
     now = tuple((refusal.serial, refusal.policy_sequence) for refusal in journal.refused)
     for refusal in journal.refused:

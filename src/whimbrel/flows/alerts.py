@@ -108,7 +108,7 @@ _CLEARS: frozenset[Event] = frozenset(
     }
 )
 _WORDS: dict[Event, str] = {
-    "slice_back": "a slice goes back",
+    "slice_back": "takes a slice back",
     "waiting_for_approval": "waits for approval",
     "rolled_back": "is taken back",
     "held": "holds",

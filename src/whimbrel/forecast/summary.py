@@ -167,7 +167,7 @@ def summarize(
         effects=[
             _effect(request, cohorts, effect, chunks) for effect, chunks in zip(request.effects, by_effect, strict=True)
         ],
-        transfer=_transfer(request, cohorts, finished * window_h),
+        transfer=_transfer(request, cohorts, (finished[finished >= 0] + 1) * window_h),
         decisions=cohorts.decisions,
         gate_gap=max(each.gap or 0.0 for each in all_chunks),
         assumed=list(_assumptions(request, first)),
@@ -263,8 +263,7 @@ def _transfer(request: ForecastRequest, cohorts: CohortSizes, finishes_h: Array)
     for number, base in enumerate(fleet.versions):
         way, size = sizes.by_version[base.name]
         by_way[way] = by_way.get(way, 0.0) + float(bases[number]) * size
-    finished_h = finishes_h[finishes_h >= 0]
-    hours = float(np.median(finished_h)) if len(finished_h) else sum(stage.duration_hours for stage in plan.stages)
+    hours = float(np.median(finishes_h)) if len(finishes_h) else sum(stage.duration_hours for stage in plan.stages)
     online = sum(each.share * each.online for each in fleet.presence)
     looks = devices * online * hours * 3600 / fleet.refresh_s
     total, downloads = sum(by_way.values()), round(float(bases.sum()))

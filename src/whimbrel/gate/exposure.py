@@ -95,8 +95,8 @@ def _label_doubt(counts: Counts, cohort: Cohort) -> str | None:
             continue
         expected = share_c * treated["used"]
         stopped = not labelled and expected >= LABELS_EXPECTED
-        devices = max(1, min(counts.reported_t - counts.unused_t, int(treated["used"])))
-        devices_c = max(1, min(counts.reported_c or int(control["used"]), int(control["used"])))
+        devices = min(counts.reported_t - counts.unused_t, int(treated["used"]))
+        devices_c = min(counts.reported_c or int(control["used"]), int(control["used"]))
         fewer = _is_more(
             (1 - share) * devices,
             devices,

@@ -277,8 +277,7 @@ class Ledger:
             if name in strata:
                 add_rates(tests, strata[name], self.layout.by_class)
                 add_alike(tests, strata[name], pairs.get(name, {}), self.layout.alike)
-        windows = (RateWindow(*sums) for sums in self.layout.arms(everyone, "crash"))
-        cohort.crashes += [window for window in windows if window.exposure_t > 0 and window.exposure_c > 0]
+        cohort.crashes += [RateWindow(*sums) for sums in self.layout.arms(everyone, "crash")]
 
     def _means(self, cohort: Cohort, cells: list[Cell], judged: Sequence[str], large: frozenset[str]) -> None:
         reported = {name for cell in cells for name in cell.metrics}

@@ -25,6 +25,7 @@ from whimbrel.plan.measures import LIMITS, SHARES, Compared, Form, Limit
 Source = Literal["control", "past", "released", "target_released"]
 
 _MOST_DIGITS = 9
+_DIGITS = 9  # of estimates, after the point
 
 
 class LimitCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,16 +174,19 @@ def _beside(limit: Limit, control: float | None, past: Past | None) -> tuple[flo
 
 
 def _difference(treated: float | None, beside: float | None, how: Compared) -> float | None:
-    """An estimate as it stands beside another one; of an absolute limit, itself."""
+    """An estimate as it stands beside another one; of an absolute limit, itself.
+
+    To as many digits as estimates have: half less 48% is two points, and floats would make it a little more.
+    """
     if treated is None or how == "value":
         return treated
     if beside is None:
         return None
     if how == "drop":
-        return beside - treated
+        return round(beside - treated, _DIGITS)
     if beside <= 0:
         return 0.0 if treated <= 0 else math.inf
-    return treated / beside - (1 if how == "increase" else 0)
+    return round(treated / beside - (1 if how == "increase" else 0), _DIGITS)
 
 
 # --- figures in sentences ---

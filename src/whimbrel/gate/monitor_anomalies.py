@@ -5,8 +5,8 @@
 2. *Nothing is used twice.* A test begins every three hours. It lasts a day, or, of those that begin with a day, a week
    where the week before is known: each hour is once on either side. (Tests overlap; each has its part of the budget.)
 3. What is tolerated is wide, since weeks differ and devices on other versions are other devices: half as much again of
-   crashes and errors, a third less use, a quarter more latency or battery, three points of accuracy. Beside other
-   versions the ratio that there was in the week before is tolerated too.
+   crashes and errors, a third less use, a quarter more latency or battery, three points of accuracy, three degrees.
+   Beside other versions the ratio that there was in the week before is tolerated too.
 4. Rates and latencies are bets on the ratio (gate/evidence); of rates, half of the bet is that the share moved by more
    than some points, which sees it when most devices fail in a small fleet. Means are those of metrics that the table of
    measures knows a direction of. All counts are divided by the design effect of both sides (gate/monitor).
@@ -38,7 +38,7 @@ from whimbrel.gate.monitor import (
 )
 from whimbrel.health.device_hour import CRASH, ERROR, USAGE, HourSums, Spread
 from whimbrel.health.sketch import quantile_key, steps_of
-from whimbrel.plan.measures import MEASURES, Mean
+from whimbrel.plan.measures import MEASURES, TOLERATED_WARMER, Mean
 
 Against = Literal["past", "beside"]
 
@@ -186,16 +186,24 @@ def _mean(name: str, test: Mean, hours: Sequence[Compared], now: HourSums, other
     phi = design_effect(
         *(spread_sample(spread, sums, name) for spread, sums in zip(spreads, (now, other), strict=True))
     )
-    grows = test.harm == "growth"
-    fold = MeanFold.growth(TOLERATED_GROWTH) if grows else MeanFold.drop(TOLERATED_DROP)
+    fold, size, within = _test_of(test.harm, means[0], means[1])
     for each in hours:
         one, two = each.now.metrics.get(name, Spread()), each.other.metrics.get(name, Spread())
         if one.n and two.n:
             fold.add([_looks(one, two, phi)])
-    size = max(abs(means[1]) * (TOLERATED_GROWTH - 1), 1e-9) if grows else TOLERATED_DROP
-    within = means[0] <= TOLERATED_GROWTH * means[1] if grows else means[0] >= means[1] - TOLERATED_DROP
     log_e = fold.log_e(sharpest_at(size, alpha=ALPHA))
     return Departure(measure=name, log_e=log_e, now=means[0], other=means[1], within=within)
+
+
+def _test_of(harm: str, now: float, other: float) -> tuple[MeanFold, float, bool]:
+    """A mean's test, the difference at which it is sharpest, and whether the means lie within what is tolerated."""
+    match harm:
+        case "growth":
+            size = max(abs(other) * (TOLERATED_GROWTH - 1), 1e-9)
+            return MeanFold.growth(TOLERATED_GROWTH), size, now <= TOLERATED_GROWTH * other
+        case "rise":
+            return MeanFold.rise(TOLERATED_WARMER), TOLERATED_WARMER, now <= other + TOLERATED_WARMER
+    return MeanFold.drop(TOLERATED_DROP), TOLERATED_DROP, now >= other - TOLERATED_DROP
 
 
 def _looks(now: Spread, other: Spread, phi: float) -> MeanWindow:

@@ -160,4 +160,4 @@ def _weight(plan: Plan, guard: str, stage: int) -> float:
 
 
 def _within(hours: float) -> float | None:
-    return round(hours, 2) if math.isfinite(hours) and hours <= _HOURS_MAX else None
+    return round(hours, 2) if hours <= _HOURS_MAX else None

@@ -81,7 +81,10 @@ class CalendarVersion(msgspec.Struct, frozen=True, order=True):
         if not match:
             raise ValueError(f"{text!r} is not a calendar version; expected the form 2026.03.05.1")
         year, month, day, iteration = (int(part) for part in match.groups())
-        date(year, month, day)
+        try:
+            date(year, month, day)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is not a calendar version: {error}") from None
         return cls(year, month, day, iteration)
 
     @classmethod

@@ -142,7 +142,7 @@ class Guardrail(Document, frozen=True):
     """One thing that is watched during the whole rollout, and what its proven harm does.
 
     `margin`: the harm that is tolerated, in the unit of the measure (`KNOWN`); of a metric of one's own, the difference
-    of the means, in its own unit. `weight`: its part of the false-alarm budget; crashes have 12, most have 1 to 3.
+    of the means, in its own unit. `weight`: its part of the false-alarm budget; crashes have 16, most have 0.5 to 3.
     """
 
     metric: Label

@@ -31,7 +31,7 @@ from whimbrel.model.ids import Label, Name
 from whimbrel.model.selector import EVERYONE, Selector
 from whimbrel.plan.criteria import SuccessCriteria
 from whimbrel.plan.known_metrics import KNOWN_METRICS, Better
-from whimbrel.plan.plan import Plan, Rollback, Stage, VersionName
+from whimbrel.plan.plan import Percent, Plan, Rollback, Stage, VersionName
 from whimbrel.plan.ranges import Range
 from whimbrel.policy.bucket import BUCKETS
 
@@ -116,7 +116,7 @@ class Experiment(Document, frozen=True):
     minimum_sample_size: Annotated[int, Meta(ge=2, le=10**9)] = 10_000  # devices that reported, of all arms
     duration_days: Days = 7.0
     minimum_days: Annotated[float, Meta(ge=0, le=365)] = 0.0
-    range_percent: tuple[Annotated[float, Meta(ge=0, le=100)], Annotated[float, Meta(ge=0, le=100)]] = (0.0, 100.0)
+    range_percent: tuple[Percent, Percent] = (0.0, 100.0)
     reshuffle: bool = True
     selector: Selector = EVERYONE
     bucket_by: Annotated[str, Meta(max_length=256)] = "device"  # or label:<name>
@@ -198,7 +198,7 @@ class Experiment(Document, frozen=True):
         ranges = {}
         for variant in self.variants:
             before += self.share(variant.id)
-            end = min(own.end, own.start + round(before * own.buckets))
+            end = own.start + round(before * own.buckets)
             ranges[variant.id] = Range(start, end)
             start = end
         return ranges

@@ -47,7 +47,6 @@ _CLOCK = re.compile(r"(\d{2}):(\d{2})\Z")
 _PERIODS = {"every week": timedelta(days=7), "every day": timedelta(days=1)}
 _MONDAY = datetime(2024, 1, 1)  # noqa: DTZ001  (naive on purpose: a Monday's midnight on any wall)
 _MERGES = 256  # freezes in a row before they count as endless
-_STEP_S = 60.0
 
 
 class Freeze(Document, frozen=True):

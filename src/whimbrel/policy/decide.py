@@ -146,7 +146,7 @@ def settle(policy: Policy, line: Line, profile: Profile, proposal: Proposal) -> 
         return Decision(proposed, "run", because, assignments, beside)
     fallbacks = [*([policy.baseline] if policy.baseline else []), *policy.known_good]
     for serial in fallbacks:
-        if serial != proposed and objection(policy, line, profile, serial) is None:
+        if objection(policy, line, profile, serial) is None:
             return Decision(
                 serial, "run", f"serial {proposed} is {refusal}; {serial} is the newest good one", assignments
             )

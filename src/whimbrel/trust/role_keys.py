@@ -50,7 +50,7 @@ def _changes(before: RoleKeys | None, after: RoleKeys | None) -> list[str]:
 
 
 def _named(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:3])}{f' and {len(names) - 3} more' * (len(names) > 3)}"
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' * (len(names) > 3)}"
 
 
 def short(keyid: str) -> str:

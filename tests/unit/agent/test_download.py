@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.repository import file_of
+from whimbrel import limits
 from whimbrel.agent.allowance import Allowance
 from whimbrel.agent.backoff import Backoff, Busy
 from whimbrel.agent.disk import RealDisk
@@ -34,8 +35,8 @@ class Body:
 
 class Net:
     """A network of mirrors. `says`: base URL -> what it does: a status, "cut", "lie", "slow" (a quarter of a megabyte
-    every 15 s), "no ranges" (slow too), "cut, no ranges", "cut lie", "all" (no ranges), "all lie", "wrong range", or
-    (503, Retry-After). `etag`: of a whole answer.
+    every 15 s), "no ranges" (slow too), "cut, no ranges", "cut lie", "all" (no ranges), "all lie", "wrong range",
+    "short" (a quarter of a megabyte of the range, and no more), or (503, Retry-After). `etag`: of a whole answer.
     """
 
     def __init__(self, **says: object) -> None:
@@ -43,6 +44,7 @@ class Net:
         self.asked: list[tuple[str, str]] = []
         self.etag = '"{}"'
         self.uptime_s = 0.0
+        self.answer_s = 0.0  # of a short one
 
     def slowly(self, pieces: list[bytes]) -> Iterator[bytes]:
         for piece in pieces:
@@ -66,6 +68,9 @@ class Net:
             first, last = 0, None
         if str(said).startswith("all"):
             first, last = 0, None
+        if said == "short" and first:
+            self.uptime_s += self.answer_s
+            last = first + MIB // 4 - 1
         rest = CONTENT[first:] if last is None else CONTENT[first : last + 1]
         pieces = [rest[place : place + MIB // 4] for place in range(0, len(rest), MIB // 4)]
         etag = {"etag": self.etag.format(name)}
@@ -279,15 +284,68 @@ def test_budget_that_ends_within_a_file_is_kept_to_the_byte_by_every_request(tmp
     assert RealDisk().sha256(download.path(FILE)) == FILE.sha256
 
 
+@pytest.mark.parametrize(
+    ("answer_s", "answers"), [(0.0, 8), (limits.DOWNLOAD_PASS_S / 2, 3), (limits.DOWNLOAD_PASS_S, 2)]
+)
+def test_server_that_gives_less_than_was_asked_for_is_asked_again_until_the_pass_is_over(
+    tmp_path: Path, answer_s: float, answers: int
+) -> None:
+    net = Net(origin="cut")
+    download, _ = made(tmp_path, net, "origin")
+    with pytest.raises(Unfinished):
+        download.fetch(FILE)
+    net.says["origin"], net.answer_s, net.asked = "short", answer_s, []
+    if answers == 8:
+        download.fetch(FILE)
+        assert download.path(FILE).read_bytes() == CONTENT
+    else:
+        with pytest.raises(Unfinished) as caught:
+            download.fetch(FILE)
+        here = MIB + answers * MIB // 4
+        assert str(caught.value) == f"{here} of {len(CONTENT)} bytes of http://origin/{FILE.sha256} are here"
+    assert [asked for _, asked in net.asked] == [f"bytes={MIB + number * MIB // 4}-" for number in range(answers)]
+
+
+def test_file_whose_last_byte_ends_the_budget_of_a_day_is_whole(tmp_path: Path) -> None:
+    net = Net()
+    download, _ = made(tmp_path, net, "origin", budget=len(CONTENT))
+    download.fetch(FILE)
+    assert net.asked == [("origin", "")]
+    assert (download.moved, download.left_today()) == (len(CONTENT), 0)
+    assert download.path(FILE).read_bytes() == CONTENT
+
+
+def test_file_that_is_one_byte_longer_than_the_budget_of_a_day_comes_whole_on_the_next(tmp_path: Path) -> None:
+    clock, net, size = Clock(), Net(), len(CONTENT)
+    download, _ = made(tmp_path, net, "origin", clock=clock, budget=size - 1)
+    with pytest.raises(Unfinished) as caught:
+        download.fetch(FILE)
+    here = f"{size - 1} of {size} bytes of http://origin/{FILE.sha256} are here"
+    assert str(caught.value) == f"{here}; no more today, by the budget"
+    with pytest.raises(Unavailable) as caught_again:
+        download.fetch(FILE)
+    assert str(caught_again.value) == "what may be fetched in a day on a metered network is used up"
+    clock.now += 86400
+    download.fetch(FILE)
+    assert net.asked == [("origin", f"bytes=0-{size - 2}"), ("origin", f"bytes={size - 1}-")]
+    assert download.left_today() == size - 2
+
+
 def test_server_without_ranges_is_left_before_a_body_over_the_budget(tmp_path: Path) -> None:
     download, _ = made(tmp_path, Net(a="all", origin="good"), "a", "origin", budget=MIB)
     with pytest.raises(Unfinished, match="no more today"):
         download.fetch(FILE)
     assert download.moved == MIB
     alone, _ = made(tmp_path / "alone", Net(origin="all"), "origin", budget=MIB)
-    with pytest.raises(Unavailable, match="or none, and the day's budget has"):
+    with pytest.raises(Unavailable) as caught:
         alone.fetch(FILE)
+    assert str(caught.value) == (
+        f"http://origin/{FILE.sha256} sends all {len(CONTENT)} bytes or none, and the day's budget has {MIB} left"
+    )
     assert (alone.moved, alone.left_today()) == (0, MIB)
+    enough, _ = made(tmp_path / "enough", Net(origin="all"), "origin", budget=len(CONTENT))
+    enough.fetch(FILE)
+    assert enough.moved == len(CONTENT)
 
 
 def test_budget_survives_a_restart_and_a_clock_that_went_back(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from support.power_cut import CONTENTS, MODEL, Device, World
 from whimbrel import limits
+from whimbrel.agent.places import Places, read_departures
 from whimbrel.agent.status import own_words
 from whimbrel.errors import NotFound, Refused, UntrustedInput
 from whimbrel.model.local_limits import LocalLimits
@@ -411,3 +412,12 @@ def test_a_limit_that_is_broken_where_there_is_nothing_to_go_back_to_is_in_the_s
     assert found["serial"] == 1
     assert "errors in the last" in found["stays"]
     assert "nothing to go back to" in found["stays"]
+
+
+def test_a_record_that_was_written_down_does_not_come_back_with_the_power(device: Device) -> None:
+    """Apps would leave the same version again, after it was let in once more."""
+    crash(device, limits.CRASH_LOOP)
+    assert opens(device) == 1
+    assert read_departures(Places(MODEL, disk=device.disk))
+    device.cycle()
+    assert read_departures(Places(MODEL, disk=device.disk.crash(lambda _: 0))) == {}

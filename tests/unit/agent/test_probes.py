@@ -146,6 +146,25 @@ def test_structure_of_another_or_a_cut_file_is_not(tmp_path: Path, kind: Format,
         PROBES[kind].structure(path)
 
 
+@pytest.mark.parametrize(
+    ("offsets", "data", "reason"),
+    [
+        ((0, 5), 4, "tensor 'w' lies at 0 to 5; there are 4 bytes of data"),
+        ((0, 3), 4, "its tensors end at byte 3 of 4"),
+        ((4, 3), 4, "tensor 'w' lies at 4 to 3; there are 4 bytes of data"),
+        ((-1, 4), 4, "tensor 'w' lies at -1 to 4; there are 4 bytes of data"),
+        ((0, 4), 3, "tensor 'w' lies at 0 to 4; there are 3 bytes of data"),
+    ],
+)
+def test_tensors_of_a_safetensors_file_fill_its_data_and_no_byte_more(
+    tmp_path: Path, offsets: tuple[int, int], data: int, reason: str
+) -> None:
+    (tmp_path / "model").write_bytes(safetensors(offsets, data=data))
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        PROBES["safetensors"].structure(tmp_path / "model")
+    assert str(caught.value) == reason
+
+
 def test_structure_of_gguf_that_the_gguf_package_does_not_know_is_good(tmp_path: Path) -> None:
     """A big-endian file was "GGUF version 50331648", and a vocabulary of a million took the package minutes."""
     check = PROBES["gguf"].structure

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from support.agents import AllGood
@@ -179,3 +180,22 @@ def test_the_log_has_the_first_word_and_the_last_and_few_between(capsys: pytest.
     first, last = capsys.readouterr().err.splitlines()
     assert first.endswith("digits: fetches 2026.03.05.2: 0 B of 8.4 kB (0%) as a patch")
     assert last.endswith("digits: fetches 2026.03.05.2: all 8.4 kB came as a patch")
+
+
+def test_a_download_is_logged_often_in_its_first_minute_then_rarely_and_at_its_whole_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uptime, lines = Uptime(), LogLines()
+    monkeypatch.setattr("time.monotonic", uptime)
+    half = DownloadProgress(model="digits", serial=2, version="v2", way="whole", bytes_here=50, bytes_total=100)
+
+    def logged(progress: DownloadProgress, at: float) -> bool:
+        uptime.now = 100.0 + at
+        lines.download(progress)
+        return bool(capsys.readouterr().err)
+
+    times = [0, 9.9, 10, 19.9, 20, 30, 40, 50, 59.9, 60, 69.9, 119.9, 120, 179, 180]
+    assert [at for at in times if logged(half, at)] == [0, 10, 20, 30, 40, 50, 60, 120, 180]
+    assert not logged(msgspec.structs.replace(half, ended=True), 181)  # a pause is told with the next line
+    assert logged(msgspec.structs.replace(half, bytes_here=100, ended=True), 182)
+    assert logged(msgspec.structs.replace(half, serial=3), 183)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from support import model_files
+from whimbrel import limits
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.agent.probes.formats import PROBES
 from whimbrel.device.ports import ProbeRequest, ProbeResult
@@ -143,3 +144,46 @@ def test_executorch_program_without_an_extended_header_has_no_segments(tmp_path:
     path.write_bytes(root.to_bytes(4, "little") + content[4:8] + content[32:])
     with pytest.raises(ValueError, match="a segment of its data"):
         PROBES["executorch"].structure(path)
+
+
+def test_extended_header_of_an_executorch_program_is_believed_within_the_file_only(tmp_path: Path) -> None:
+    path = model_files.executorch(tmp_path / "m.pte")
+    content = path.read_bytes()
+    size = len(content)
+
+    def problem(at: int, value: int, width: int) -> str:
+        path.write_bytes(content[:at] + value.to_bytes(width, "little") + content[at + width :])
+        try:
+            PROBES["executorch"].structure(path)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    program, base = (int.from_bytes(content[at : at + 8], "little") for at in (16, 24))
+    assert problem(12, 24, 4) == ""
+    assert problem(12, 23, 4) == "its extended header says that it has 23 bytes; it has at least 24"
+    for value in (7, size + 1, program + 2**56):  # the last: no byte of the number is left out
+        assert problem(16, value, 8) == (
+            f"its program has {value} bytes and its data begin at {base}; the file has {size} bytes"
+        )
+    assert problem(16, size, 8) == ""
+    for value in (size + 1, base + 2**56):
+        assert problem(24, value, 8) == (
+            f"its program has {program} bytes and its data begin at {value}; the file has {size} bytes"
+        )
+    assert problem(24, size, 8).startswith("a segment of its data ends at byte ")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_all_files_of_a_split_gguf_model_are_named_and_no_other(number: int) -> None:
+    names = [f"m-0000{each}-of-00003.gguf" for each in (1, 2, 3)]
+    assert list(PROBES["gguf"].parts(Path(f"m-0000{number}-of-00003.gguf"))) == names
+    assert PROBES["gguf"].parts(Path("m.gguf")) == ("m.gguf",)
+
+
+def test_a_split_gguf_model_with_a_number_that_cannot_be_is_refused() -> None:
+    most = limits.FILES
+    assert len(PROBES["gguf"].parts(Path(f"m-00001-of-{most:05d}.gguf"))) == most
+    for name in ("m-00000-of-00003.gguf", "m-00004-of-00003.gguf", f"m-00001-of-{most + 1:05d}.gguf"):
+        with pytest.raises(ValueError, match=r"\w"):
+            PROBES["gguf"].parts(Path(name))

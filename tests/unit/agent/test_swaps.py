@@ -10,7 +10,9 @@ from support.repository import Repository, Server
 from support.set_cut import FOLDER, PAIR, AllGood, content, pair
 from support.wire import Wire
 from whimbrel import Agent, AgentOptions
+from whimbrel.device.conditions import Situation
 from whimbrel.model.release import Requirement
+from whimbrel.policy.policy import Conditions
 from whimbrel.sim.disk import ModelledDisk
 
 
@@ -45,6 +47,7 @@ class Device:
                 chance=random.Random(1),
                 disk=self.disk,
                 device_id="dev-1",
+                situation=Situation,
             ),
         )
 
@@ -88,6 +91,23 @@ def test_one_open_session_keeps_the_whole_set_where_it_is_and_swap_now_does_not_
         device.cycle()
         assert pair(device.disk) == (2, 2)
         assert not device.agent.swap_now("decoder")
+
+
+def test_a_set_waits_for_what_any_of_it_waits_for_and_says_which_one(device: Device) -> None:
+    device.go_on()
+    with device.agent.session("decoder"):
+        for _ in range(3):
+            device.cycle()
+    device.repository.policy("decoder", baseline=2, conditions=Conditions(charging=True))
+    for _ in range(2):
+        device.cycle()
+        assert pair(device.disk) == (1, 1)
+    because = "the policy asks for a charger and that is not known"
+    assert device.status("decoder")["waits_for"] == because
+    assert device.status("encoder")["waits_for"] == f"decoder, which waits: {because}"
+    device.repository.policy("decoder", baseline=2)
+    device.cycle()
+    assert pair(device.disk) == (2, 2)
 
 
 def test_a_member_that_goes_back_takes_the_others_along(device: Device) -> None:

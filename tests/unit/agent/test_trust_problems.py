@@ -1,17 +1,20 @@
 """What is wrong with signed metadata, in sentences for whoever set the device up: the model, the root, the port."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from tuf.api.exceptions import DownloadHTTPError, RepositoryError, UnsignedMetadataError
 
 from support.agents import AllGood
+from support.power_cut import Device, World
 from support.repository import Repository, Server
 from whimbrel.agent.app import Agent
 from whimbrel.agent.options import AgentOptions
 from whimbrel.agent.trust_problems import metadata_problem, problem_of, signature_words, unknown_model
 from whimbrel.agent.tuf_client import check_root
 from whimbrel.errors import Refused, Unavailable, UntrustedInput
+from whimbrel.sim.disk import ModelledDisk
 
 URL = "http://models.example/default"
 
@@ -92,3 +95,22 @@ def test_wrong_models_roots_ports_and_namespaces_are_told_without_internals(tmp_
         unknown = problem("name", server="https://no-such-host.invalid")
         assert "https://no-such-host.invalid cannot be reached" in unknown
         assert unknown.endswith("its name is not known here")
+
+
+def test_a_timestamp_may_live_as_long_as_what_other_keys_signed_and_no_second_longer() -> None:
+    """Else who holds its key alone makes a device believe that it is next year."""
+    with World() as world:
+        device = Device(world, ModelledDisk())
+        device.settle(1)
+        repository = world.repository
+        most = min(repository.snapshot.expires, repository.targets.expires, repository.root.expires)
+        for seconds, problems in ((0, 0), (1, 1)):
+            repository.timestamp.expires = most + timedelta(seconds=seconds)
+            repository.renew()
+            world.now += 61
+            assert len(device.agent.cycle(world.now, force=True).problems) == problems
+        (problem,) = device.agent.cycle(world.now, force=True).problems
+        day = most.strftime("%Y-%m-%d %H:%M UTC")
+        assert problem == (
+            f"the signed metadata cannot be trusted: timestamp.json expires at {day}, expected at most {day}"
+        )

@@ -53,6 +53,12 @@ def test_another_version_and_the_same_in_another_slot_begin_at_zero() -> None:
 def test_the_count_forgets_sessions_whose_marks_are_gone_and_stays_small() -> None:
     loop = after_crashes(after(["1-a"]), ["1-b"], still_there=["1-b"])
     assert loop.counted == ("1-b",)
+    assert after_good(after(["1-a"], ["1-b"]), names=["1-b", "1-c"], still_there=["1-b"]).counted == ("1-b",)
+    most = 2 * limits.CRASHES_IN_A_ROW
+    names = [f"1-{number:02}" for number in range(most + 1)]
+    full = after(*([name] for name in names[:most]))
+    assert full.counted == tuple(names[:most])
+    assert after_crashes(full, names[most:], still_there=names).counted == tuple(names[1:])  # the newest are known
     many = [f"1-{number}" for number in range(1000)]
     assert len(after_crashes(NEW, many, still_there=many).counted) == 2 * limits.CRASHES_IN_A_ROW
 

@@ -40,12 +40,34 @@ def test_without_a_version_before_the_record_takes_no_model_away() -> None:
     assert believed(alone, LEFT) == alone
 
 
-def test_what_cannot_be_left_says_why() -> None:
-    assert objection(POINTER, Orders(), None) == ""
-    assert "nothing to go back to" in objection(Pointer(model="m", active=TWO), Orders(), None)
-    assert "no version on this device" in objection(Pointer(model="m"), Orders(), None)
-    assert "may not run here any more" in objection(POINTER, Orders(barred=(1,)), None)
-    assert "left already" in objection(believed(POINTER, LEFT), Orders(), LEFT)
+NOTHING_BEFORE = "the other slot of m holds no version that ran before serial 2: there is nothing to go back to"
+
+
+@pytest.mark.parametrize(
+    ("pointer", "barred", "departure", "because"),
+    [
+        (POINTER, (), None, ""),
+        (POINTER, (2, 3), None, ""),
+        (POINTER, (), Departure(serial=3, slot="b", reason="x"), ""),
+        (POINTER, (), LEFT, ""),
+        (POINTER, (1,), None, "serial 1, which ran before, may not run here any more"),
+        (Pointer(model="m", active=TWO), (), None, NOTHING_BEFORE),
+        (Pointer(model="m", active=TWO), (), LEFT, NOTHING_BEFORE),
+        (Pointer(model="m"), (), None, "m has no version on this device"),
+        (Pointer(model="m", fallback=ONE), (), None, "m has no version on this device"),
+        (
+            believed(POINTER, LEFT),
+            (),
+            LEFT,
+            "serial 2 was left already; sessions that begin now get serial 1",
+        ),
+        (believed(POINTER, LEFT), (2,), None, "serial 2, which ran before, may not run here any more"),
+    ],
+)
+def test_a_version_can_be_left_for_one_that_may_run_or_it_is_said_why_not(
+    pointer: Pointer, barred: tuple[int, ...], departure: Departure | None, because: str
+) -> None:
+    assert objection(pointer, Orders(barred=barred), departure) == because
 
 
 def left(journal: Journal) -> Journal:

@@ -164,8 +164,13 @@ def test_a_stop_by_the_policy_alone_is_honoured_for_a_week_of_a_month() -> None:
     decision, since = runs(None, offer="stop"), msgspec.structs.replace(journal(), stopped_at=NOW)
     week, month = NOW + limits.STOP_MOST_S, NOW + limits.STOP_AGAIN_S
     assert intent(since, stopped, decision, now=week - 1) == Rest()
-    assert isinstance(intent(since, stopped, decision, now=week), Recall)
-    assert isinstance(intent(since, pointer(2), decision, now=week), Stay)
+    lasted = "the policy has offered no version for 7 days, and only the publisher's line stops one for longer"
+    assert intent(since, stopped, decision, now=week) == Recall(to=2, leaves=None, because=lasted)
+    assert intent(since, pointer(2), decision, now=week) == Stay(f"a line that forbids serial 2: {lasted}")
+    assert intent(since, pointer(2), decision, now=week - 1) == Recall(
+        to=None, leaves=2, because="the baseline", stopped_at=NOW
+    )
+    assert isinstance(intent(since, pointer(2), decision, now=month - 1), Stay)
     again = intent(since, pointer(2), decision, now=month)
     assert again == Recall(to=None, leaves=2, because="the baseline", stopped_at=month)
 
@@ -177,6 +182,30 @@ def test_what_was_stopped_goes_on_only_where_it_may_run() -> None:
     assert intent(since, stopped, decision, now=later, line=line(revoked=(2,))) == Rest()
     refusing = msgspec.structs.replace(since, refused=(Refusal(serial=2, reason="slow", policy_sequence=1),))
     assert intent(refusing, stopped, decision, now=later) == Rest()
+    assert intent(since, stopped, decision, now=later, line=line(minimum_serial=2)) != Rest()
+    assert intent(since, stopped, decision, now=later, line=line(minimum_serial=3)) == Rest()
+
+
+def test_what_was_stopped_goes_on_where_the_policy_stops_nothing_any_more() -> None:
+    stopped = msgspec.structs.replace(pointer(None), stopped=held(2))
+    goes_on = Recall(to=2, leaves=None, because="the policy stops nothing any more")
+    assert intent(journal(), stopped, runs(None, offer="keep")) == goes_on
+    assert intent(journal(), stopped, runs(None, offer="keep"), line=line(revoked=(2,))) == Rest()
+
+
+def test_the_time_that_signed_documents_prove_ends_a_stop_and_not_a_clock_that_was_set_back() -> None:
+    since, decision = msgspec.structs.replace(journal(), stopped_at=NOW), runs(None, offer="stop")
+
+    def at(later: float | None) -> Intent:
+        times: dict[str, Any] = {"now": NOW, "trusted_now": later}
+        return intend(since, pointer(2), decision, policy(), line(), profile=Profile("dev-1"), prepare=True, **times)
+
+    assert (
+        at(None)
+        == at(NOW + limits.STOP_MOST_S - 1)
+        == Recall(to=None, leaves=2, because="the baseline", stopped_at=NOW)
+    )
+    assert isinstance(at(NOW + limits.STOP_MOST_S), Stay)
 
 
 def test_what_was_stopped_is_here_at_once_where_it_is_decided_again() -> None:

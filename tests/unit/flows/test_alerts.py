@@ -1,9 +1,12 @@
 """Who is told of what, and what is no news."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from support.values import plan
+from whimbrel import limits
 from whimbrel.flows.alerts import SAID_OF_EXPERIMENTS, Alert, EarlierAlert, event_of, grouped, wants
 from whimbrel.flows.records import AuditRecord
 from whimbrel.plan.experiment_states import Act
@@ -224,3 +227,268 @@ def test_the_end_of_an_experiment_ends_what_was_said_of_its_arms_at_alertmanager
     )
     assert fired["labels"] in [each["labels"] for each in ended]
     assert fired["labels"]["alertname"] == "WhimbrelExperiment"
+
+
+# --- one line, a thread and a severity for each event ---
+
+ROLLOUT = {"model": "wake", "target": "2.0.0", "baseline": "1.0.0", "rollout": "r1", "stage": 1, "stage_name": "early"}
+EXPERIMENT = {"model": "wake", "experiment": "e1", "baseline": "1.0.0"}
+MONITOR = {"model": "wake", "target": "2.0.0", "monitor": "crash"}
+
+
+@pytest.mark.parametrize(
+    ("event", "about", "severity", "status", "title", "thread"),
+    [
+        ("scheduled", ROLLOUT, "info", "note", "wake 2.0.0: the rollout is scheduled (stage early)", "ns/r1"),
+        ("queued", ROLLOUT, "info", "note", "wake 2.0.0: the rollout is queued (stage early)", "ns/r1"),
+        ("started", ROLLOUT, "info", "note", "wake 2.0.0: the rollout is started (stage early)", "ns/r1"),
+        (
+            "waiting_for_approval",
+            ROLLOUT,
+            "warning",
+            "firing",
+            "wake 2.0.0: the rollout waits for approval (stage early)",
+            "ns/r1",
+        ),
+        ("advanced", ROLLOUT, "info", "resolved", "wake 2.0.0: the rollout is advanced (stage early)", "ns/r1"),
+        ("held", ROLLOUT, "warning", "firing", "wake 2.0.0: the rollout holds (stage early)", "ns/r1"),
+        ("paused", ROLLOUT, "warning", "firing", "wake 2.0.0: the rollout is paused (stage early)", "ns/r1"),
+        (
+            "slice_back",
+            ROLLOUT,
+            "critical",
+            "firing",
+            "wake 2.0.0: the rollout takes a slice back (stage early)",
+            "ns/r1",
+        ),
+        ("rolled_back", ROLLOUT, "critical", "firing", "wake 2.0.0: the rollout is taken back (stage early)", "ns/r1"),
+        ("completed", ROLLOUT, "info", "resolved", "wake 2.0.0: the rollout is completed (stage early)", "ns/r1"),
+        ("aborted", ROLLOUT, "info", "resolved", "wake 2.0.0: the rollout is aborted (stage early)", "ns/r1"),
+        ("experiment_started", EXPERIMENT, "info", "note", "wake: the experiment e1 is started", "ns/experiment/e1"),
+        (
+            "arm_stopped",
+            EXPERIMENT | {"arm": "large"},
+            "critical",
+            "firing",
+            "wake: the experiment e1 stops the arm large",
+            "ns/experiment/e1",
+        ),
+        (
+            "experiment_shipped",
+            EXPERIMENT | {"arm": "large"},
+            "info",
+            "resolved",
+            "wake: the experiment e1 ships large",
+            "ns/experiment/e1",
+        ),
+        (
+            "experiment_kept",
+            EXPERIMENT,
+            "info",
+            "resolved",
+            "wake: the experiment e1 keeps its control",
+            "ns/experiment/e1",
+        ),
+        (
+            "experiment_inconclusive",
+            EXPERIMENT,
+            "info",
+            "resolved",
+            "wake: the experiment e1 ends, and nothing is decided",
+            "ns/experiment/e1",
+        ),
+        (
+            "experiment_stopped",
+            EXPERIMENT,
+            "info",
+            "resolved",
+            "wake: the experiment e1 is stopped without a decision",
+            "ns/experiment/e1",
+        ),
+        (
+            "duplicate_identity",
+            {"device": "dev-1"},
+            "warning",
+            "firing",
+            "device dev-1: two installations report with this id",
+            "ns/device/dev-1",
+        ),
+        (
+            "enrolment_spike",
+            {"device": "dev-1", "evidence": {"devices": 330}},
+            "warning",
+            "firing",
+            "330 devices enrolled within an hour, far more than usual",
+            "ns/enrolments",
+        ),
+        (
+            "enrolment_spike",
+            {"device": "dev-1"},
+            "warning",
+            "firing",
+            "many devices enrolled within an hour, far more than usual",
+            "ns/enrolments",
+        ),
+        (
+            "objective_broken",
+            MONITOR,
+            "warning",
+            "firing",
+            "wake 2.0.0: crash is not kept",
+            "ns/model/wake/2.0.0/crash",
+        ),
+        ("anomaly", MONITOR, "warning", "firing", "wake 2.0.0: crash is an anomaly", "ns/model/wake/2.0.0/crash"),
+        (
+            "recovered",
+            MONITOR,
+            "info",
+            "resolved",
+            "wake 2.0.0: crash is well again, or watched no more",
+            "ns/model/wake/2.0.0/crash",
+        ),
+        (
+            "floor_expires",
+            MONITOR | {"monitor": "floor", "target": ""},
+            "warning",
+            "firing",
+            "wake: floor must be signed anew",
+            "ns/model/wake//floor",
+        ),
+        (
+            "revocation_drafted",
+            MONITOR | {"monitor": "revocation"},
+            "warning",
+            "firing",
+            "wake 2.0.0: revocation waits for the publisher's key",
+            "ns/model/wake/2.0.0/revocation",
+        ),
+        (
+            "metadata_expires",
+            {"role": "targets", "evidence": {"left_s": limits.EXPIRY_URGENT_S + 1}},
+            "warning",
+            "firing",
+            "the signed role targets expires",
+            "ns/role/targets",
+        ),
+        (
+            "metadata_expires",
+            {"role": "targets", "evidence": {"left_s": limits.EXPIRY_URGENT_S}},
+            "critical",
+            "firing",
+            "the signed role targets expires",
+            "ns/role/targets",
+        ),
+        ("metadata_expires", {"role": "root"}, "critical", "firing", "the signed role root expires", "ns/role/root"),
+        (
+            "metadata_renewed",
+            {"role": "targets", "evidence": {"left_s": 0.0}},
+            "info",
+            "resolved",
+            "the signed role targets was signed anew",
+            "ns/role/targets",
+        ),
+        (
+            "audit_anchor",
+            {"evidence": {"sequence": 7}},
+            "info",
+            "note",
+            "anchor of the audit log of ns: entry 7",
+            "ns/audit",
+        ),
+        ("keys_proposed", {}, "warning", "firing", "a change of keys of ns waits for a second person", "ns/keys"),
+        ("keys_decided", {}, "info", "resolved", "a change of keys of ns was taken, or rejected", "ns/keys"),
+    ],
+)
+def test_each_event_has_its_line_its_thread_and_its_severity(
+    event: str, about: dict[str, Any], severity: str, status: str, title: str, thread: str
+) -> None:
+    fields = {
+        "key": "k",
+        "namespace": "ns",
+        "receiver": "team",
+        "event": event,
+        "at": 0.0,
+        "because": "b",
+        "actor": "a",
+    }
+    told = Alert(**fields | about)
+    assert (told.severity, told.status, told.title, told.thread) == (severity, status, title, thread)
+    assert msgspec.structs.replace(told, test=True).title == f"TEST: {title}"
+    assert told.is_of_namespace is (event in {"audit_anchor", "keys_proposed", "keys_decided"})
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        (
+            {"rollout": "r1", "model": "wake"},
+            {
+                "schedule": "scheduled",
+                "queue": "queued",
+                "start": "started",
+                "await_approval": "waiting_for_approval",
+                "advance": "advanced",
+                "hold": "held",
+                "pause": "paused",
+                "slice_back": "slice_back",
+                "roll_back": "rolled_back",
+                "finish": "completed",
+                "abort": "aborted",
+                "reject": "aborted",
+                "fail_to_begin": "aborted",
+                "approve": None,
+                "move_with_set": None,
+                "break_objective": None,
+            },
+        ),
+        (
+            {"device": "dev-1"},
+            {"notice_duplicate": "duplicate_identity", "notice_enrolments": "enrolment_spike", "hold": None},
+        ),
+        (
+            {"model": "wake"},
+            {
+                "break_objective": "objective_broken",
+                "notice_anomaly": "anomaly",
+                "recover": "recovered",
+                "floor_expires": "floor_expires",
+                "draft_revocation": "revocation_drafted",
+                "hold": None,
+                "notice_expiry": None,
+            },
+        ),
+        (
+            {},
+            {
+                "notice_expiry": "metadata_expires",
+                "renew_role": "metadata_renewed",
+                "anchor_audit_log": "audit_anchor",
+                "propose keys": "keys_proposed",
+                "change keys": "keys_decided",
+                "reject keys": "keys_decided",
+                "recover": None,
+            },
+        ),
+    ],
+)
+def test_an_entry_says_what_its_action_says_of_what_it_is_about(
+    about: dict[str, str], said: dict[str, str | None]
+) -> None:
+    entries = {
+        action: AuditRecord(namespace="ns", at=0.0, actor="a", action=action, because="b", **about) for action in said
+    }
+    assert {action: event_of(entry) for action, entry in entries.items()} == said
+
+
+def test_what_was_told_exactly_so_long_ago_or_later_than_this_is_news() -> None:
+    for earlier_at, is_old in ((100.0, True), (40.001, True), (40.0, False), (100.001, False)):
+        assert grouped("held", 0, at=100.0, before=[told(at=earlier_at)], within_s=60.0) is is_old
+    assert not grouped("held", 0, at=100.0, before=[], within_s=60.0)
+    assert grouped("held", 0, at=100.0, before=[told(at=0.0), told(at=99.0)], within_s=60.0)
+
+
+def test_what_is_about_no_rollout_is_asked_for_in_the_settings_alone() -> None:
+    asked = plan(alerts=(AlertRule(to="team", on=("held", "paused")), AlertRule(to="boss", on=("rolled_back",))))
+    assert [wants(asked, to, on=(), event="rolled_back") for to in ("team", "boss")] == [False, True]
+    assert wants(asked, "team", on=(), event="paused")
+    assert not wants(None, "team", on=("held",), event="paused")

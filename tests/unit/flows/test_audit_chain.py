@@ -5,7 +5,16 @@ import pytest
 
 from support.values import T0
 from whimbrel.errors import UntrustedInput
-from whimbrel.flows.audit_chain import BEFORE_THE_FIRST, Anchor, ChainedEntry, chained, check_chain, hash_of, read_line
+from whimbrel.flows.audit_chain import (
+    BEFORE_THE_FIRST,
+    Anchor,
+    ChainCheck,
+    ChainedEntry,
+    chained,
+    check_chain,
+    hash_of,
+    read_line,
+)
 from whimbrel.flows.records import AuditRecord
 from whimbrel.model.documents import encode
 
@@ -119,5 +128,98 @@ def test_the_anchor_of_an_empty_log_fits_every_log() -> None:
 
 
 def test_a_line_that_is_no_entry_is_named() -> None:
+    with pytest.raises(UntrustedInput, match="line 7 of the export cannot be read"):
+        read_line(b"{}", number=7)
+
+
+# --- each sentence, and how far a log was followed ---
+
+
+def test_each_misfit_is_told_whole_with_what_fitted_before_it() -> None:
+    first, second, third = chain(3)
+    other = chained(record(2, namespace="other"), sequence=2, previous=first.hash)
+    for entries, fitted, problem in (
+        ([first, other], 1, "entry 2 is of namespace 'other', and those before it of 'default'"),
+        ([first, third], 1, "entry 2 is missing: entry 3 follows entry 1"),
+        ([first, second, second], 2, "entry 3 is missing: entry 2 follows entry 2"),
+        (
+            [anew(second, sequence=1)],
+            0,
+            "entry 1 is not the beginning of a chain: what was before it was taken away",
+        ),
+        (
+            [first, anew(second, previous="f" * 64), third],
+            1,
+            "entry 2 does not follow the entry before it: one of the two was replaced",
+        ),
+    ):
+        check = check_chain(entries)
+        reached = entries[fitted - 1] if fitted else None
+        assert check == ChainCheck(
+            entries=fitted,
+            first=1 if fitted else None,
+            last=fitted or None,
+            hash=reached.hash if reached else BEFORE_THE_FIRST,
+            anchors=0,
+            problem=problem,
+        )
+
+
+def test_an_empty_log_fits_and_is_where_every_log_begins() -> None:
+    empty = Anchor(namespace="default", sequence=0, hash=BEFORE_THE_FIRST, at=T0)
+    for entries in ([], chain(3)):
+        check = check_chain(entries, anchors=[empty])
+        assert (check.problem, check.entries, check.anchors) == (None, len(entries), 1)
+    assert check_chain([]).hash == BEFORE_THE_FIRST
+
+
+def test_anchors_are_met_as_far_as_the_log_was_followed() -> None:
+    entries = chain(5)
+    anchors = [anchor_of(entries[place]) for place in (4, 0, 2)]  # in any order
+    assert check_chain(entries, anchors=anchors).anchors == 3
+    cut = check_chain(entries[:4], anchors=anchors)
+    assert (cut.anchors, cut.problem) == (
+        2,
+        "the log was cut off: an anchor names entry 5, and the log ends with entry 4",
+    )
+    none = check_chain([], anchors=anchors)
+    assert (none.anchors, none.problem) == (0, "the log was cut off: an anchor names entry 1, and the log is empty")
+
+
+def test_an_anchor_that_does_not_fit_says_what_to_do() -> None:
+    entries = chain(5)
+    early = check_chain(entries[2:], anchors=[anchor_of(entries[0])])
+    assert (early.entries, early.problem) == (
+        3,
+        "the anchor names entry 1, and these entries begin at 3; give an export that holds it",
+    )
+    assert check_chain(entries[2:], anchors=[anchor_of(entries[2])]).problem is None
+    other = [msgspec.structs.replace(anchor_of(entries[0]), namespace="other", sequence=9)]
+    assert check_chain(entries, anchors=other).problem == (
+        "the anchor is of namespace 'other', and these entries of 'default'"
+    )
+    wrong = [msgspec.structs.replace(anchor_of(entries[1]), hash="f" * 64)]
+    met = check_chain(entries, anchors=wrong)
+    assert (met.entries, met.problem) == (
+        1,
+        "entry 2 is not the one that the anchor names: the log was written anew, up to there or further",
+    )
+
+
+def test_what_an_anchor_signs_is_everything_but_the_signature() -> None:
+    """Golden bytes: an anchor that was stored elsewhere is checked by every later version."""
+    anchor = Anchor(namespace="default", sequence=3, hash="a" * 64, at=T0, keyid="k", signature="s")
+    content = (
+        b'{"at":1767225600.0,"format":"whimbrel-audit-anchor-1","hash":"' + b"a" * 64 + b'","keyid":"","namespace":'
+        b'"default","sequence":3,"signature":""}'
+    )
+    assert anchor.signed_bytes().startswith(b"whimbrel-audit-anchor-1\n")
+    signed = msgspec.json.decode(anchor.signed_bytes().partition(b"\n")[2])
+    assert signed | {"keyid": "", "signature": ""} == msgspec.json.decode(content)
+    assert msgspec.structs.replace(anchor, keyid="x", signature="y").signed_bytes() == anchor.signed_bytes()
+    assert msgspec.structs.replace(anchor, sequence=4).signed_bytes() != anchor.signed_bytes()
+
+
+def test_a_line_that_cannot_be_read_is_named_by_its_number() -> None:
     with pytest.raises(UntrustedInput, match="line 7 of the export cannot be read"):
         read_line(b"{}", number=7)

@@ -3,15 +3,31 @@
 import msgspec
 import pytest
 
-from support.values import SALT, T0, devices_in, line, model, plan, quarantined, rollout, stage, town, version
+from support.values import (
+    SALT,
+    T0,
+    devices_in,
+    line,
+    model,
+    plan,
+    quarantined,
+    rollout,
+    selector,
+    shadow_plan,
+    stage,
+    town,
+    version,
+)
+from whimbrel import limits
 from whimbrel.flows.records import ModelSettings, RolloutRecord
 from whimbrel.flows.render_policy import render_policy
 from whimbrel.model.documents import encode, parse
 from whimbrel.model.local_limits import LocalLimits
+from whimbrel.model.selector import EVERYONE
 from whimbrel.plan.rollout_states import State
 from whimbrel.policy.bucket import BUCKETS
 from whimbrel.policy.decide import Profile, decide
-from whimbrel.policy.policy import Conditions, Policy
+from whimbrel.policy.policy import Arm, Conditions, Entry, Policy, SetLead
 
 
 def render(*rollouts: RolloutRecord, **changes: object) -> Policy:
@@ -115,6 +131,9 @@ def test_in_a_rehearsal_devices_look_and_report_as_often_as_its_hours_are_short(
     quick = model(settings=ModelSettings(refresh_s=2, report_s=2))
     assert (render(rollout(hour_s=1), model=quick).refresh_s, render(rollout(hour_s=1), model=quick).report_s) == (2, 2)
     assert (render().refresh_s, render().report_s) == (300, 300)
+    back = rollout(hour_s=1, state=State.ROLLING_BACK)  # it is known soon which devices are off it
+    assert (render(back).refresh_s, render(back).report_s) == (5, 5)
+    assert render(rollout(state=State.ROLLING_BACK), model=model(settings=ModelSettings(report_s=900))).report_s == 300
     ended = rollout(hour_s=1, state=State.COMPLETED, ended_at=T0)  # less than a day of its hours ago
     assert (render(ended).refresh_s, render(ended).report_s) == (5, 300)
 
@@ -174,3 +193,108 @@ def test_a_stages_conditions_are_its_devices_own_and_its_controls() -> None:
     assert policy.conditions_of("r1", role="control", stage=0) == charging
     assert policy.conditions_of("r1", role="treated", stage=1) == Conditions(unmetered=True)
     assert policy.conditions_of(None, role="treated", stage=0) == Conditions(unmetered=True)
+
+
+def test_lists_of_a_policy_have_bounds_and_keep_the_newest() -> None:
+    many = [version(serial, good=True) for serial in range(1, 18)]
+    assert render(versions=many).known_good == tuple(range(17, 1, -1))
+    overrides = tuple(range(1, 1002))
+    assert render(overrides=overrides).overrides == overrides[1:]
+    leads = tuple(SetLead(serial=1, model="lead", lead_serial=serial) for serial in range(1, limits.SET_LEADS + 2))
+    assert render(set_leads=leads).set_leads == leads[1:]
+
+
+def test_a_version_that_came_in_a_set_names_its_lead_while_devices_may_run_it() -> None:
+    versions = [version(serial, good=serial == 2) for serial in range(1, 6)]
+    leads = tuple(SetLead(serial=serial, model="lead", lead_serial=9) for serial in range(1, 6))
+    named = render(rollout(target=4), versions=versions, set_leads=leads).set_leads
+    assert [each.serial for each in named] == [1, 2, 4]  # the baseline, a good one, the target of what is live
+    ended = render(rollout(target=4, state=State.COMPLETED, ended_at=T0), versions=versions, set_leads=leads)
+    assert [each.serial for each in ended.set_leads] == [1, 2]
+
+
+def test_what_a_rollout_says_to_devices_is_whole() -> None:
+    """Golden: each field of an entry is something that devices do."""
+    conditions = Conditions(charging=True)
+    asked = plan(
+        stage("a", 10, only=selector(ring="x"), conditions=conditions), stage("b", 100), range_percent=(50, 100)
+    )
+    one = rollout(plan=asked, shares=(550_000, 950_000), stage=1, delays=(60.0, 90.0), delays_by_class={"pi4": (5.0,)})
+    (layer,) = render(one).layers
+    assert layer.salt == SALT
+    ring = selector(ring="x")
+    assert layer.entries == (
+        Entry(
+            rollout="r1",
+            arms=(
+                Arm(
+                    role="treated",
+                    name="a",
+                    stage=0,
+                    serial=2,
+                    start=500_000,
+                    end=550_000,
+                    selector=ring,
+                    conditions=conditions,
+                ),
+                Arm(role="treated", name="b", stage=1, serial=2, start=500_000, end=950_000),
+                Arm(
+                    role="control",
+                    name="control",
+                    stage=0,
+                    serial=1,
+                    start=950_000,
+                    end=BUCKETS,
+                    selector=ring,
+                    conditions=conditions,
+                ),
+                Arm(role="control", name="control", stage=1, serial=1, start=950_000, end=BUCKETS),
+            ),
+            start=500_000,
+            end=BUCKETS,
+            delays_s=(60.0, 90.0),
+            delays_by_class={"pi4": (5.0,)},
+        ),
+    )
+
+
+def test_a_shadow_stage_has_arms_of_its_own_alone() -> None:
+    shadowed = shadow_plan()
+    (entry,) = render(rollout(plan=shadowed, shares=(500_000,))).layers[0].entries
+    assert [(arm.role, arm.stage, arm.serial, arm.start, arm.end, arm.shadow is not None) for arm in entry.arms] == [
+        ("treated", 0, 2, 0, 500_000, True),
+        ("control", 0, 1, 500_000, BUCKETS, False),
+    ]
+    (entry,) = render(rollout(plan=shadowed, shares=(500_000, 50_000), stage=1)).layers[0].entries
+    assert [(arm.role, arm.stage, arm.start, arm.end) for arm in entry.arms] == [
+        ("treated", 1, 0, 50_000),
+        ("control", 1, 50_000, BUCKETS),
+    ]
+
+
+def test_a_carried_rollout_has_a_layer_before_the_models_with_its_leads_salt() -> None:
+    carried = rollout(id="r2", target=3, salt=7, lead="other", shares=(10_000,))
+    own = rollout(plan=plan(stage("a", 10), range_percent=(50, 100)), shares=(510_000,))
+    policy = render(own, carried, versions=[version(n) for n in (1, 2, 3)])
+    assert [(layer.salt, [entry.rollout for entry in layer.entries]) for layer in policy.layers] == [
+        (7, ["r2"]),
+        (SALT, ["r1"]),
+    ]
+
+
+def test_all_settings_travel() -> None:
+    settings = ModelSettings(
+        conditions=Conditions(charging=True), activate_max_age_s=60.0, slice_labels=("os",), report_s=40.0
+    )
+    policy = render(model=model(settings=settings))
+    assert (policy.conditions, policy.activate_max_age_s, policy.slice_labels, policy.report_s) == (
+        Conditions(charging=True),
+        60.0,
+        ("os",),
+        40.0,
+    )
+    boards = selector(hardware="pi3")
+    refused = render(quarantine=[quarantined(2, selector=boards), quarantined(2)]).quarantine
+    assert [(each.serial, each.selector) for each in refused] == [(2, boards), (2, EVERYONE)]
+    good = [version(1, good=True), version(2, good=True)]
+    assert render(versions=good, quarantine=[quarantined(2, selector=boards)]).known_good == (2, 1)

@@ -1,8 +1,23 @@
-"""Conditions in words, as commands and checks of plans say them."""
+"""Times, numbers and conditions in words, as commands and checks of plans say them."""
+
+import math
 
 import pytest
 
-from whimbrel.flows.wording import condition_words
+from whimbrel.flows.wording import (
+    condition_words,
+    devices_words,
+    duration_words,
+    evidence_words,
+    move_words,
+    people_words,
+    percent_words,
+    selector_words,
+    signer_words,
+    time_words,
+)
+from whimbrel.model.provenance import ModelSigner
+from whimbrel.model.selector import Expression, Selector
 from whimbrel.policy.policy import Conditions, Window
 
 
@@ -33,3 +48,69 @@ from whimbrel.policy.policy import Conditions, Window
 )
 def test_conditions_are_phrases(conditions: Conditions, words: list[str]) -> None:
     assert condition_words(conditions) == words
+
+
+def test_a_time_is_in_utc_to_the_minute_and_may_never_come() -> None:
+    assert time_words(1_767_225_659.9) == "2026-01-01 00:00 UTC"
+    assert time_words(1_767_225_660.0) == "2026-01-01 00:01 UTC"
+    assert time_words(math.inf) == "for ever"
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [
+        (0.0, "1 min"),
+        (0.024, "1 min"),
+        (0.026, "2 min"),
+        (0.99, "59 min"),
+        (1.0, "1 h"),
+        (71.9, "72 h"),
+        (72.0, "3 days"),
+        (100.0, "4 days"),
+    ],
+)
+def test_a_span_has_the_unit_that_a_person_would_say(hours: float, words: str) -> None:
+    assert duration_words(hours) == words
+
+
+def test_counts_and_shares_are_words() -> None:
+    assert [devices_words(count) for count in (0, 1, 2, 12_345)] == [
+        "no device",
+        "1 device",
+        "2 devices",
+        "12,345 devices",
+    ]
+    assert [percent_words(share) for share in (0.1, 5.0, 33.3333, 100.0)] == ["0.1%", "5%", "33.3%", "100%"]
+    assert [people_words(count) for count in (1, 2)] == ["one person has", "2 people have"]
+
+
+def test_a_move_is_named_as_the_command_that_does_it() -> None:
+    assert [move_words(move) for move in ("roll_back", "slice_back", "hold", "advance")] == [
+        "rollback",
+        "rollback of a slice",
+        "hold",
+        "advance",
+    ]
+
+
+def test_what_ln_e_means_is_said_with_what_is_needed() -> None:
+    assert evidence_words(4.605) == ("ln E is the evidence of harm: 0 or less is none, and harm is proven at 4.61")
+
+
+def test_a_selector_is_its_labels_and_terms() -> None:
+    assert selector_words(Selector()) == "every device"
+    terms = (
+        Expression(key="app", operator="Version", values=(">=2", "<3")),
+        Expression(key="rooted", operator="Exists"),
+    )
+    both = Selector(match_labels={"region": "NZ", "ring": "a"}, match_expressions=terms)
+    assert selector_words(both) == "region=NZ; ring=a; app Version >=2,<3; rooted Exists"
+
+
+def test_a_signer_is_known_by_its_key_or_by_its_certificate() -> None:
+    digest = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"  # SHA-256 of "foo"
+    pem = "-----BEGIN PUBLIC KEY-----\nZm\n  9v\n-----END PUBLIC KEY-----\n"
+    assert signer_words(ModelSigner(method="key", anchor=pem)) == f"key sha256:{digest}"
+    assert signer_words(ModelSigner(method="key", anchor="no base64!")) == "one given key"
+    by_certificate = ModelSigner(method="certificate", anchor="x", identity="ci@example.com")
+    assert signer_words(by_certificate) == "ci@example.com, by a certificate"

@@ -50,7 +50,7 @@ def test_a_stage_of_one_region_holds_devices_of_that_region_alone() -> None:
     assert cohorts.control[0, 0, 0].sum() == pytest.approx(100_000 * 0.1 * 0.5, rel=0.05)
 
 
-@pytest.mark.parametrize("devices", [20_000, 200_000])
+@pytest.mark.parametrize("devices", [20_000, 50_000, 200_000])
 def test_the_blast_radius_caps_every_stage_but_the_last(devices: int) -> None:
     """The server counts the devices of a small fleet; of a large one the forecast meets the cap on average."""
     capped = msgspec.structs.replace(QUICK, blast_radius=BlastRadius(devices=400))

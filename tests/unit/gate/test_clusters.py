@@ -92,6 +92,51 @@ def test_strangers_have_no_design_effect() -> None:
     assert Alikeness().divisor(100, 1000) == 1.0
 
 
+def test_what_devices_have_in_common_stands_with_the_arm_that_its_rate_takes_for_the_treated_one() -> None:
+    """Of use, fewer are worse: the control's windows are tested against the treated ones', and so are their pairs."""
+    ledger = Ledger(plan(stage()))
+    for w in range(2):
+        ours, theirs = Pairs(10, 10, 5.0, 5.0, 4.0), Pairs(70, 70, 5.0, 5.0, 4.0)
+        told = [dict.fromkeys(("usage", "crash", "error"), each) if w else {} for each in (ours, theirs)]
+        ledger.fold(
+            [
+                cell(
+                    "treated",
+                    w,
+                    n=100,
+                    unused=40,
+                    crashed=3,
+                    error_units=30,
+                    errors=1.5,
+                    error_squares=1.0,
+                    pairs=told[0],
+                ),
+                cell(
+                    "control",
+                    w,
+                    n=1900,
+                    unused=900,
+                    crashed=7,
+                    error_units=80,
+                    errors=2.5,
+                    error_squares=2.0,
+                    pairs=told[1],
+                ),
+            ]
+        )
+    tests = ledger.cohorts[0].tests
+    assert tests is not None
+
+    def of(name: str) -> list[tuple[float, ...]]:
+        alike = tests.alike[name]
+        return [(arm.n, arm.sum, arm.sumsq, arm.pairs) for arm in (alike.treated, alike.control)]
+
+    assert of("usage") == [(1900, 1000, 1000, 70), (100, 60, 60, 10)]
+    assert of("crash") == [(60, 3, 3, 10), (1000, 7, 7, 70)]
+    assert of("error") == [(30, 1.5, 1.0, 10), (80, 2.5, 2.0, 70)]
+    assert of("silence") == of("latency") == [(0, 0, 0, 0)] * 2, "of what no pairs were told nothing is kept"
+
+
 def slow_sessions(w: int, *, pairs: bool) -> list[Cell]:
     """One slow device of the twenty treated ones; all controls are fast. Every device tells one session a window."""
     cells = []

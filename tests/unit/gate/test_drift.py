@@ -3,12 +3,15 @@
 import math
 import random
 
+import numpy as np
 import pytest
 
 from support.values import cell, gate_input, plan, stage
 from whimbrel.gate.drift import DriftFold
-from whimbrel.gate.evidence import one_sided_rho
+from whimbrel.gate.evidence import mean_log_e, one_sided_rho
 from whimbrel.gate.gate import judge
+from whimbrel.gate.guardrails import drift_limits, guard_weights
+from whimbrel.gate.hypotheses import sharpest_at
 from whimbrel.gate.ledger import Ledger, References
 from whimbrel.gate.verdict import Verdict
 from whimbrel.health.drift import BinSums, expected_shares, stability_index
@@ -109,7 +112,131 @@ def test_a_strong_shift_is_proven_with_enough_devices_and_never_with_few() -> No
     assert fold(chance, FAR, devices=29, own=True) == 0
 
 
+def told(shares: tuple[float, ...], units: int, *, spread: float = 0.01) -> dict[int, Moments]:
+    """One window of so many devices whose shares of each bin vary by `spread` (a variance)."""
+    return {i: Moments(n=units, sum=p * units, sumsq=units * (p * p + spread)) for i, p in enumerate(shares)}
+
+
+def test_shares_hold_one_unit_of_the_reference_and_vary_between_units() -> None:
+    sums = BinSums(4)
+    sums.add(9, told(SHIFTED, 9))
+    sums.add(6, told(EVEN, 6) | {4: Moments(n=6, sum=6.0, sumsq=6.0)})
+    totals = [9 * p + 6 * 0.25 for p in SHIFTED]
+    assert (sums.units, sums.devices) == (15, 9)
+    assert sums.shares(EVEN) == pytest.approx([(total + 0.25) / 16 for total in totals])
+    squares = [9 * (p * p + 0.01) + 6 * (0.25**2 + 0.01) for p in SHIFTED]
+    variances = [sq / 15 - (total / 15) ** 2 for sq, total in zip(squares, totals, strict=True)]
+    assert sums.variances() == pytest.approx(variances)
+    p = np.array(sums.shares(EVEN))
+    assert sums.bias(EVEN) == pytest.approx(sum(0.5 * (1 / p + 0.25 / p**2) * variances) / 9)
+    q = np.array(SHIFTED)
+    assert sums.bias(EVEN, near=SHIFTED) == pytest.approx(sum(0.5 * (1 / q + 0.25 / q**2) * variances) / 9)
+    assert sums.index(EVEN) == pytest.approx(sum((p - 0.25) * np.log(p / 0.25)) - sums.bias(EVEN))
+
+
+@pytest.mark.parametrize(("units", "known"), [(0, False), (1, False), (2, True)])
+def test_two_units_have_an_index_and_one_has_none(units: int, known: bool) -> None:
+    sums = BinSums(4)
+    sums.add(units, told(FAR, units, spread=0.0))
+    assert (sums.index(EVEN) is not None) == known
+    assert sums.bias(EVEN) == pytest.approx(0.0)
+
+
+def test_an_index_is_never_below_zero() -> None:
+    sums = BinSums(4)
+    sums.add(5, told(EVEN, 5, spread=0.2))
+    assert sums.bias(EVEN) > 0
+    assert sums.index(EVEN) == 0.0
+
+
+def test_drift_is_a_mean_of_heights_over_the_plane_at_earlier_shares() -> None:
+    """By hand: three windows, of which the first weighs nothing; 40 devices count once, however often they report."""
+    fold = DriftFold(EVEN, limit=0.25)
+    fold.add(40, told(SHIFTED, 40))
+    assert (fold.weighed, fold.log_e(RHO)) == (0, 0.0)
+    before, precision, total = BinSums(4), 0.0, 0.0
+    before.add(40, told(SHIFTED, 40))
+    q = np.array(EVEN)
+    for shares in (FAR, SHIFTED):
+        fold.add(40, told(shares, 40, spread=0.15))
+        p = np.array(before.shares(EVEN))
+        near = 0.9 * p + 0.1 * q
+        slopes = np.log(near / q) + 1 - q / near
+        height = sum((near - q) * np.log(near / q)) + sum(slopes * (np.array(shares) - near))
+        height -= before.bias(EVEN, near=list(near))
+        drawn = sum(slopes**2 * p) - sum(slopes * p) ** 2
+        as_one = sum(abs(slopes) * np.sqrt(before.variances())) ** 2
+        assert (drawn < as_one) == (shares == SHIFTED)
+        weight = 40 / min(drawn, as_one)
+        precision, total = precision + weight, total + weight * (height - 0.25)
+        before.add(40, told(shares, 40, spread=0.15))
+    assert (fold.weighed, fold.before.devices) == (80, 40)
+    assert (fold.precision, fold.total) == pytest.approx((precision, total))
+    assert total > 0
+    assert fold.log_e(RHO) == pytest.approx(mean_log_e(precision=precision / 2, total=total / 2, rho=RHO))
+
+
+def test_thirty_devices_are_the_fewest_that_prove_drift() -> None:
+    for devices in (29, 30):
+        fold = DriftFold(EVEN, limit=0.25)
+        fold.add(devices, told(FAR, devices))
+        fold.add(1, told(FAR, 1))
+        fold.add(0, {})
+        assert fold.weighed == (devices == 30)
+
+
+def test_predictions_that_never_vary_divide_by_nothing() -> None:
+    fold = DriftFold((0.5, 0.5), limit=0.25)
+    for _ in range(2):
+        fold.add(40, told((0.5, 0.5), 40, spread=0.0))
+    assert fold.precision == pytest.approx(40 / 1e-6)
+    assert fold.log_e(RHO) == 0.0
+
+
 # --- what the gate makes of it ---
+
+
+@pytest.mark.parametrize("windows", [0, 1])
+def test_the_tests_of_drift_begin_without_evidence_in_every_stage(windows: int) -> None:
+    """ln E of a test that has seen nothing is 0: its share of the budget stays where it was laid."""
+    asked = plan(stage(drift_psi_max=0.25), stage("b", 25), stage("c", 100))
+    ledger = Ledger(asked, references=References(treated=EVEN, control=EVEN))
+    ledger.fold([each for each in cells(random.Random(1), FAR, EVEN) if each.window < windows])
+    lanes = ledger.drift_lanes(0)
+    share = guard_weights(asked)["drift"]
+    assert [(lane.guardrail, lane.weight, lane.log_e) for lane in lanes] == [
+        ("drift", pytest.approx(share * part), 0.0) for part in (0.8, 0.1, 0.1)
+    ]
+    assert Ledger(plan()).drift_lanes(0) == []
+
+
+def test_two_limits_of_drift_have_a_test_each_and_the_stages_own_is_in_force() -> None:
+    asked = plan(stage(drift_psi_max=5.0), stage("b", 25, drift_psi_max=0.25), stage("c", 100))
+    ledger = Ledger(asked, references=References(treated=EVEN, control=EVEN))
+    ledger.fold(cells(random.Random(1), FAR, EVEN))
+    assert drift_limits(asked) == [0.25, 5.0]
+    assert [lane.log_e for lane in ledger.drift_lanes(0)] == [0.0, 0.0, 0.0]
+    first, *rest = [lane.log_e for lane in ledger.drift_lanes(1)]
+    assert first == ledger.cohorts[0].drifts[0.25].log_e(sharpest_at(0.1, alpha=asked.alpha)) > 10
+    assert rest == [0.0, 0.0]
+
+
+def test_a_control_that_drifts_past_the_limit_leaves_no_evidence_of_drift() -> None:
+    def lane(control: tuple[float, ...]) -> float:
+        ledger = Ledger(WATCHED, references=References(treated=EVEN, control=EVEN))
+        ledger.fold(cells(random.Random(1), FAR, control))
+        return ledger.drift_lanes(0)[0].log_e
+
+    assert lane(FAR) == 0.0
+    assert lane(SHIFTED) == lane(EVEN) > 10
+
+
+def test_without_a_reference_of_the_control_the_new_versions_drift_counts() -> None:
+    ledger = Ledger(WATCHED, references=References(treated=EVEN))
+    ledger.fold(cells(random.Random(1), FAR, FAR))
+    assert ledger.drift(0, "control") is None
+    assert ledger.drift_lanes(0)[0].log_e > 10
+    assert Ledger(WATCHED, references=References(treated=EVEN)).drift(0, "treated") is None
 
 
 def cells(chance: random.Random, treated: tuple[float, ...], control: tuple[float, ...], *, n: int = 100) -> list[Cell]:

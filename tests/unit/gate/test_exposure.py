@@ -1,11 +1,13 @@
 """What was not heard of lately, not used or not labelled as the control's is no proof: the stage holds."""
 
+import math
+
 import pytest
 
 from support.values import accuracy, cell, gate_input, healthy, plan
 from whimbrel.gate.gate import judge
 from whimbrel.gate.verdict import Counts, Verdict
-from whimbrel.health.tally import Cell
+from whimbrel.health.tally import Cell, Moments
 
 HEARD = {"assigned_t": 1000, "activated_t": 1000, "reported_t": 1000, "placebo_c": 9000, "reported_c": 9000}
 
@@ -121,3 +123,105 @@ def test_as_many_labels_as_in_the_control_hold_nothing_and_none_in_either_arm_ne
     assert after(*labelled(treated=390, control=3600)).move == "advance"
     assert after(*labelled(treated=0, control=0)).move == "advance"
     assert after(*labelled(treated=500, control=3600)).move == "advance"
+
+
+# --- the very limits, and the sentences whole ---
+
+
+def doubt(**counts: int) -> str:
+    verdict = after(**counts)
+    assert verdict.move == "hold"
+    return verdict.because.removeprefix("stage canary has soaked, but ")
+
+
+def test_who_is_still_heard_is_told_whole_with_and_without_a_control() -> None:
+    assert doubt(silent_t=900, silent_c=90) == (
+        "only 100 of the 1,000 devices that reported are still heard (10.00%, and 99.00% of the control's are): what "
+        "is not heard proves nothing, and half must be"
+    )
+    assert doubt(silent_t=300, silent_c=90) == (
+        "only 700 of the 1,000 devices that reported are still heard (70.00%, and 99.00% of the control's are): a "
+        "device that fell silent proves nothing, and may have died of the version"
+    )
+    assert doubt(silent_t=501, reported_c=0) == (
+        "only 499 of the 1,000 devices that reported are still heard (49.90%): what is not heard proves nothing, and "
+        "half must be"
+    )
+    assert after(silent_t=500, reported_c=0).move == "advance"
+
+
+def beyond(silent: int, *, of: int, silent_c: int, of_c: int) -> float:
+    """By how many standard errors it is past 1.1 times the control's share and one point more (Agresti and Coull)."""
+    p_t, p_c = (silent + 1) / (of + 2), (silent_c + 1) / (of_c + 2)
+    error = math.sqrt(p_t * (1 - p_t) / of + 1.1**2 * p_c * (1 - p_c) / of_c)
+    return (silent / of - 1.1 * silent_c / of_c - 0.01) / error
+
+
+@pytest.mark.parametrize(("of", "silent_c", "of_c"), [(1000, 90, 9000), (40, 100, 1000), (1000, 30, 50)])
+def test_devices_fell_silent_where_more_did_than_three_standard_errors_past_the_tolerance(
+    of: int, silent_c: int, of_c: int
+) -> None:
+    first = next(n for n in range(1, of) if beyond(n, of=of, silent_c=silent_c, of_c=of_c) > 3)
+    told = {"assigned_t": of, "activated_t": of, "reported_t": of, "reported_c": of_c, "silent_c": silent_c}
+    if first * 2 <= of:
+        assert after(**told, silent_t=first).move == "hold"
+    assert after(**told, silent_t=min(first - 1, of // 2)).move == "advance"
+
+
+def test_a_version_that_nobody_used_is_told_whole() -> None:
+    start = "nobody has used the version: none of the 12 device-windows of stage canary has a session"
+    assert (
+        after(*used(treated=0, control=3)).because
+        == f"stage canary has soaked, but {start}, and 12 of the control's 120 have one, so nothing is proven"
+    )
+    neither = after(*used(treated=0, control=0)).because
+    assert neither.endswith(
+        f"{start}, and none of the control's 120 either: nobody uses the model, so nothing is proven"
+    )
+    alone = after(*[each for each in used(treated=0, control=0) if each.role == "treated"]).because
+    assert alone.endswith(f"{start}, so nothing is proven")
+
+
+@pytest.mark.parametrize(("min_reports", "min_devices", "least"), [(50, 1, 50), (1, 60, 60), (50, 60, 60)])
+def test_as_many_devices_must_have_used_it_as_the_plan_asks_to_report(
+    min_reports: int, min_devices: int, least: int
+) -> None:
+    asked = plan(min_reports=min_reports, min_devices=min_devices)
+
+    def move(used_it: int) -> str:
+        counts = Counts(**HEARD | {"unused_t": 1000 - used_it})
+        return judge(asked, gate_input(*healthy(200), counts={0: counts})).move
+
+    assert (move(least - 1), move(least)) == ("hold", "advance")
+
+
+def fewer(labelled_t: int, labelled_c: int, *, devices: int, devices_c: int) -> float:
+    """By how many standard errors labels are fewer than the control's, less a tenth, with devices as the units."""
+    share, share_c = labelled_t / 1000, labelled_c / 9000 / 1.1
+    p_t, p_c = ((1 - share) * devices + 1) / (devices + 2), ((1 - share_c) * devices_c + 1) / (devices_c + 2)
+    return (share_c - share) / math.sqrt(p_t * (1 - p_t) / devices + p_c * (1 - p_c) / devices_c)
+
+
+@pytest.mark.parametrize("devices", [1000, 200])
+def test_labels_are_fewer_where_devices_tell_it_by_three_standard_errors(devices: int) -> None:
+    some = {"assigned_t": devices, "activated_t": devices, "reported_t": devices}
+    most = next(n for n in range(363, 0, -1) if fewer(n, 3600, devices=devices, devices_c=9000) > 3)
+    assert after(*labelled(treated=most, control=3600), **some).because.endswith(
+        f"accuracy is known of {most / 10:.2f}% of the device-windows in use, and of 40.00% of the control's: what is "
+        "not told may be what is wrong"
+    )
+    assert after(*labelled(treated=most + 1, control=3600), **some).move == "advance"
+
+
+@pytest.mark.parametrize(("control", "move"), [(180, "hold"), (179, "advance")])
+def test_that_no_answer_is_labelled_is_a_doubt_from_twenty_expected_ones_on(control: int, move: str) -> None:
+    few = {"assigned_t": 4, "activated_t": 4, "reported_t": 4}
+    assert after(*labelled(treated=0, control=control, windows=1), **few).move == move
+
+
+def test_feedback_counts_as_a_label_too() -> None:
+    cells = [
+        cell("treated", 0, n=1000),
+        cell("control", 0, n=9000, metrics={"feedback": Moments(n=900, sum=700.0, sumsq=700.0)}),
+    ]
+    assert "feedback is known of 0.00% of the device-windows in use, and of 10.00%" in after(*cells).because

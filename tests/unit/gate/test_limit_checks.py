@@ -4,10 +4,11 @@ import pytest
 
 from support.values import accuracy, cell, gate_input, plan, stage
 from whimbrel.gate.gate import judge
-from whimbrel.gate.limit_checks import LimitCheck
+from whimbrel.gate.limit_checks import LimitCheck, broken_limits
 from whimbrel.gate.verdict import Counts, Past
 from whimbrel.health.sketch import key_of
 from whimbrel.health.tally import Moments
+from whimbrel.plan.criteria import SuccessCriteria
 from whimbrel.plan.measures import LIMITS
 
 FAST, SLOW = key_of(20.0), key_of(80.0)
@@ -80,7 +81,7 @@ def test_every_limit_has_its_unit_its_other_figure_and_its_name(
     assert said == sentence
 
 
-def check(treated: float, limit: float, **changes: object) -> LimitCheck:
+def check(treated: float | None, limit: float, **changes: object) -> LimitCheck:
     values = {"name": "x", "words": "it", "form": "percent", "compared": "value", "limit": limit, "treated": treated}
     return LimitCheck(**values | changes)  # type: ignore[arg-type]
 
@@ -131,3 +132,140 @@ def test_without_a_control_a_stage_needs_a_window_of_its_own_and_nobody_who_went
     verdict = judge(plan(), gate_input(*cells, counts=counts, past=Past()))
     assert verdict.move == "hold"
     assert "1 of 30 activated devices went back by itself, and there is no control to compare" in verdict.because
+
+
+# --- the very limits ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept", "broken"),
+    [
+        ({}, 0.02, 0.0200001),
+        ({"floor": True}, 0.02, 0.0199999),
+        ({"compared": "drop", "beside": 0.5}, 0.48, 0.4799),
+        ({"compared": "ratio", "beside": 10.0, "limit": 2.0}, 20.0, 20.01),
+        ({"compared": "increase", "beside": 10.0, "limit": 0.5}, 15.0, 15.01),
+        ({"compared": "ratio", "beside": 0.0, "limit": 2.0}, 0.0, 1e-9),
+        ({"compared": "drop", "beside": 0.95}, 0.93, 0.9299999),
+        ({"compared": "increase", "beside": 1.0, "limit": 0.1}, 1.1, 1.1000001),
+        ({"compared": "increase", "beside": -1.0, "limit": 2.0}, -5.0, 1e-9),
+    ],
+)
+def test_a_limit_is_kept_up_to_itself(changes: dict[str, object], kept: float, broken: float) -> None:
+    limit = changes.pop("limit", 0.02)
+    assert not check(kept, limit, **changes).broken  # type: ignore[arg-type]
+    assert check(broken, limit, **changes).broken  # type: ignore[arg-type]
+
+
+def test_what_was_not_told_is_past_no_limit_and_keeps_none() -> None:
+    for changes in ({}, {"compared": "drop", "beside": 0.5}):
+        assert (check(None, 0.02, **changes).value, check(None, 0.02, **changes).broken) == (None, False)
+    assert (check(0.4, 0.02, compared="drop").value, check(0.4, 0.02, compared="drop").broken) == (None, False)
+
+
+def test_a_control_breaks_absolute_limits_alone() -> None:
+    assert check(0.5, 0.02, beside=0.03).sentence() == "it is 50%; at most 2% may be (x; the control breaks it too)"
+    assert check(0.5, 0.02, beside=0.02).sentence() == "it is 50%; at most 2% may be (x)"
+    assert check(0.01, 0.02, beside=0.01, floor=True).sentence() == (
+        "it is 1%; at least 2% must be (x; the control breaks it too)"
+    )
+    assert not check(0.01, 0.02, beside=0.9, compared="drop").control_breaks
+    assert check(0.01, 0.02).control_breaks is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"compared": "drop", "beside": 0.95, "limit": 0.01, "treated": 0.9}, "5 points below the control's 95%"),
+        ({"compared": "drop", "beside": 0.95, "limit": 0.01, "treated": 0.9}, "at most 1 point may be"),
+        ({"compared": "ratio", "beside": 0.02, "limit": 2, "treated": 0.06}, "it is 6%, 3 times the control's 2%; at"),
+        ({"compared": "increase", "beside": 0.0, "limit": 2, "treated": 0.06}, "and the control's 0%; at most 2 times"),
+    ],
+)
+def test_a_comparison_has_its_own_words(changes: dict[str, object], sentence: str) -> None:
+    assert sentence in check(changes.pop("treated"), changes.pop("limit"), **changes).sentence()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("treated", "beside", "source", "words"),
+    [
+        (0.9, 0.95, "control", "it is 90%, and the control's is 95%"),
+        (0.9, 0.95, "past", "it is 90%, and the same devices told 95% while they ran 1.0.0"),
+        (0.9, 0.95, "released", "it is 90%, and 1.0.0 was published with 95%"),
+        (0.9, 0.95, "target_released", "it is 90%, and its own release says 95%"),
+        (0.9, None, "past", "it is 90%, and no earlier figure is known"),
+        (None, 0.95, "past", "it is unknown, and no earlier figure is known"),
+    ],
+)
+def test_what_stood_in_for_a_control_is_named(
+    treated: float | None, beside: float | None, source: str, words: str
+) -> None:
+    each = check(treated, 0.1, beside=beside, source=source, compared="drop")
+    assert each.comparison(Past(version="1.0.0")) == words
+
+
+def test_a_version_before_without_a_name_is_called_that() -> None:
+    each = check(0.9, 0.02, compared="drop", beside=0.95, source="past")
+    assert "told while they ran the version before; at most" in each.sentence(Past())
+    assert each.comparison(Past()).endswith("while they ran the version before")
+    assert "while they ran the version before" in each.sentence()
+
+
+def alone(past: Past, **limits: float) -> object:
+    cells = [cell("treated", 0, n=10, metrics=accuracy(0.9, 10))]
+    counts = {0: Counts(assigned_t=1, activated_t=1, reported_t=1)}
+    return judge(plan(stage(**limits)), gate_input(*cells, counts=counts, past=past))
+
+
+def test_without_a_control_a_limit_compares_with_the_past_then_the_release_then_its_own_release() -> None:
+    known = {
+        "estimates": {"accuracy": 0.95},
+        "released": {"accuracy": 0.96},
+        "target_released": {"accuracy": 0.97},
+    }
+    for name, figure, source in (
+        ("estimates", "95%", "past"),
+        ("released", "96%", "released"),
+        ("target_released", "97%", "target_released"),
+    ):
+        verdict = alone(Past(version="1.0.0", device_windows=7, **known), accuracy_drop_max=0.01)
+        assert (verdict.move, f"the {figure} that" in verdict.because) == ("hold", True), verdict.because
+        verdict = alone(Past(version="1.0.0", device_windows=7, **known), accuracy_drop_max=0.2)
+        assert verdict.evidence["past"] == {
+            "version": "1.0.0",
+            "device_windows": 7,
+            "compared": {"accuracy_drop_max": source},
+        }
+        assert verdict.because.startswith(
+            "no harm in 1 device of stage canary; no device can be its control, so it was compared with the past: "
+            "accuracy is 90%, and "
+        )
+        assert verdict.because.endswith("; that proves nothing")
+        del known[name]
+    verdict = alone(Past(version="1.0.0"), accuracy_drop_max=0.01)
+    assert (verdict.move, verdict.evidence["past"]["compared"]) == ("finish", {})
+    assert "accuracy is 90%, and no earlier figure is known; that proves nothing" in verdict.because
+
+
+def test_a_control_that_told_nothing_of_a_limit_is_named() -> None:
+    cells = [cell("treated", 0, n=100, metrics=accuracy(0.9, 100)), cell("control", 0, n=1900)]
+    assert held(*cells, accuracy_drop_max=0.1) == (
+        "accuracy_drop_max compares accuracy with the control's, and the control reported nothing about it"
+    )
+    assert held(cell("treated", 0, n=100), cell("control", 0, n=1900), accuracy_drop_max=0.1) == (
+        "accuracy_drop_max asks for accuracy, and nothing about it was reported in stage canary"
+    )
+
+
+def test_two_bounds_of_means_are_checked_each_on_its_side() -> None:
+    def check_of(value: float) -> list[str]:
+        criteria = SuccessCriteria(metrics_min={"fps": 10.0, "hue": 10.0}, metrics_max={"fps": 20.0})
+        estimates = {role: {"means": {"fps": value, "hue": 10.0}} for role in ("treated", "control")}
+        return broken_limits(criteria, estimates)
+
+    assert [check_of(value) for value in (9.9, 10.0, 20.0, 20.1)] == [
+        ["metrics_min.fps"],
+        [],
+        [],
+        ["metrics_max.fps"],
+    ]

@@ -5,6 +5,8 @@ import random
 
 import pytest
 
+from support.shadows import SHADOWED as COUNTS
+from support.shadows import shadow_verdict as ask
 from support.values import (
     HOUR,
     cell,
@@ -28,18 +30,11 @@ from whimbrel.gate.shadow_ledger import candidate_alpha, serving_part, shadow_pa
 from whimbrel.gate.verdict import Counts, GateInput, Verdict
 from whimbrel.health.shadow import ShadowSums, Units
 from whimbrel.health.tally import Cell
-from whimbrel.plan.plan import Plan, Rollback
+from whimbrel.plan.plan import Rollback
 from whimbrel.policy.bucket import BUCKETS
 from whimbrel.policy.decide import Decision, Profile, decide
 from whimbrel.policy.policy import Policy
 from whimbrel.policy.shadow import ShadowStage
-
-COUNTS = Counts(assigned_t=10, assigned_c=10, activated_t=10, placebo_c=10, reported_t=10, reported_c=10, shadowed_t=10)
-
-
-def ask(*cells: Cell, of: Plan | None = None, counts: Counts = COUNTS, **changes: object) -> Verdict:
-    values = {"stage": 0, "soaked_s": 25 * HOUR, "cells": cells, "counts": {0: counts}} | changes
-    return judge(of or shadow_plan(), GateInput(**values))
 
 
 def worse(agreed: float = 70, **more: object) -> ShadowSums:
@@ -331,6 +326,16 @@ def test_the_stages_that_serve_are_judged_as_if_there_had_been_no_shadow() -> No
         both = both_stages(later, counts)
         assert (both.move, both.because) == (alone.move, alone.because)
         assert both.evidence["log_e"] == alone.evidence["log_e"]
+
+
+def test_each_stage_is_counted_on_its_own_side_of_the_first_that_serves() -> None:
+    ledger = Ledger(shadow_plan())
+    served = [Cell(stage=1, window=1, role=role, at_risk=7) for role in ("treated", "control")]
+    ledger.fold([*shadowed(1), *served])
+    assert ledger.app is not None
+    assert (list(ledger.app.cohorts), list(ledger.cohorts), list(ledger.shadow.totals)) == ([0], [0], [0])
+    assert ledger.app.cohorts[0].totals["treated"]["at_risk"] == 10
+    assert ledger.cohorts[0].totals["treated"]["at_risk"] == 7
 
 
 def test_a_ledger_that_is_kept_and_one_that_is_new_give_the_same_verdict() -> None:

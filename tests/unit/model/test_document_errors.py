@@ -1,5 +1,6 @@
 """What is refused is refused in words for people: the field, what was found, what is expected."""
 
+import enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from whimbrel import limits
 from whimbrel.cli.model_settings import checked
 from whimbrel.errors import InvariantBroken, UntrustedInput
 from whimbrel.flows.records import NewSettings
+from whimbrel.model.document_errors import expectation, name_of, sentence, split_path
 from whimbrel.model.documents import Document, parse
 from whimbrel.model.ids import Name
 from whimbrel.model.patterns import matching
@@ -100,6 +102,198 @@ def test_a_document_is_refused_in_words(content: bytes, words: str) -> None:
         parse(_Whole, content, what="x")
     assert words in str(refused.value)
     assert "`" not in str(refused.value)
+
+
+def said(kind: Any, content: bytes) -> str:
+    """The sentence that refuses `content`, after "x cannot be read: "."""
+    with pytest.raises(UntrustedInput, match=r"^x cannot be read: ") as refused:
+        parse(kind, content, what="x")
+    return str(refused.value).removeprefix("x cannot be read: ")
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("Expected `int` >= 5", "a number of at least 5"),
+        ("Expected `float | null` >= 0.5", "a number of at least 0.5"),
+        ("Expected `float` >= 5.0", "a number of at least 5"),
+        ("Expected `int | null` <= 5", "a number of at most 5"),
+        ("Expected `float` > 0.0", "a number above 0"),
+        ("Expected `float` < 1.0", "a number below 1"),
+        ("Expected `str` of length <= 64", "at most 64 characters"),
+        ("Expected `str | null` of length >= 1", "a text that is not empty"),
+        ("Expected `str` of length >= 12", "at least 12 characters"),
+        ("Expected `array` of length <= 3", "at most 3 of them"),
+        ("Expected `object | null` of length <= 3", "at most 3 of them"),
+        ("Expected `bytes` of length >= 3", "at least 3 of them"),
+        ("Expected `array` of length 2, got 3", "a list of 2"),
+        ("Expected `array` of at least length 2, got 1", "a list of at least 2"),
+        ("Expected `array` of length 2 to 4, got 1", "a list of 2 to 4"),
+        ("Integer value out of range", "a number that fits into 64 bits"),
+        ("Number out of range", "a number that fits into 64 bits"),
+        ("Invalid base64 encoded string", "base64 text"),
+        ("Invalid RFC3339 encoded datetime", "a time such as 2026-03-04T23:00:00Z"),
+        ("Expected `str` matching regex '^nobody declared this$'", "text of another form"),
+        ("Expected `int`, got `str`", "a whole number"),
+        ("Expected `int | float | null`, got `str`", "a number"),
+        ("Expected `int | str | null`, got `array`", "a whole number or text"),
+        ("Expected `null`, got `int`", "nothing"),
+        ("Expected `bytes`, got `int`", "base64 text"),
+        ("Expected `bool`, got `int`", "true or false"),
+        ("Expected `object`, got `int`", "fields with values"),
+        ("Expected `date`, got `int`", "date"),
+        ("Invalid enum value 3", "another word"),
+        ("a check of our own", None),
+        ("x Expected `int` >= 5", None),
+    ],
+)
+def test_each_message_of_the_library_has_its_words(message: str, words: str | None) -> None:
+    assert expectation(message) == words
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("$", ""),
+        ("$.least", "least"),
+        ("$.objectives[0].least", "least of objective 1"),
+        ("$.stages[11].success_criteria.accuracy_min", "accuracy_min of success_criteria of stage 12"),
+        ("$[2]", "entry 3"),
+        ("$[2].name", "name of entry 3"),
+        ("$.shares[...]", "a value of shares"),
+        ("$.by_name[...].share", "share of a value of by_name"),
+    ],
+)
+def test_a_path_is_told_from_the_inside_out_and_counted_from_one(path: str, name: str) -> None:
+    assert name_of(path) == name
+
+
+def test_a_message_without_a_path_is_about_the_whole_document() -> None:
+    assert split_path("Expected `int` >= 5 - at `$.a[0]`") == ("Expected `int` >= 5", "$.a[0]")
+    assert split_path("Expected `int` >= 5 - at `key` in `$.a`") == ("Expected `int` >= 5", "$.a")
+    assert split_path("a check of our own") == ("a check of our own", "$")
+    assert sentence("a check of our own - at `$.stages[0]`") == "stage 1: a check of our own"
+    assert sentence("a check of our own") == "a check of our own"
+    assert (
+        sentence("Expected `object`, got `int`", 5, whole="the answer")
+        == "the answer is 5; expected fields with values"
+    )
+
+
+class _Wide(Document, frozen=True):
+    """Fourteen fields."""
+
+    a1: int = 0
+    a2: int = 0
+    a3: int = 0
+    a4: int = 0
+    a5: int = 0
+    a6: int = 0
+    a7: int = 0
+    a8: int = 0
+    a9: int = 0
+    b1: int = 0
+    b2: int = 0
+    b3: int = 0
+    b4: int = 0
+    b5: int = 0
+
+
+class _Twelve(Document, frozen=True):
+    """As many fields as are listed."""
+
+    a1: int = 0
+    a2: int = 0
+    a3: int = 0
+    a4: int = 0
+    a5: int = 0
+    a6: int = 0
+    a7: int = 0
+    a8: int = 0
+    a9: int = 0
+    b1: int = 0
+    b2: int = 0
+    b3: int = 0
+
+
+def test_twelve_known_fields_are_listed_and_the_others_are_counted() -> None:
+    twelve = "a1, a2, a3, a4, a5, a6, a7, a8, a9, b1, b2, b3"
+    assert said(_Wide, b'{"zzzzzz":1}') == f"it has no field 'zzzzzz'; known here: {twelve}, and 2 more"
+    assert said(_Twelve, b'{"zzzzzz":1}') == f"it has no field 'zzzzzz'; known here: {twelve}"
+    assert said(_Wide, b"[]") == f"it is a list; expected fields with values: {twelve}, and 2 more"
+
+
+def test_a_wrong_field_is_shown_up_to_64_characters_and_compared_by_them() -> None:
+    long = "parts" + 80 * "z"
+    assert said(_Whole, f'{{"{long}":1}}'.encode()).startswith(f"it has no field {long[:64]!r}; known here: parts, ")
+    assert said(_Whole, b'{"prats":1}') == "it has no field 'prats'; did you mean 'parts'?"
+    assert said(_Whole, b'{"byname":1}') == "it has no field 'byname'; did you mean 'by_name'?"
+    assert said(dict[str, _Part], b'{"a":{"nme":"b"}}') == "a value has no field 'nme'; did you mean 'name'?"
+
+
+@pytest.mark.parametrize("length", [78, 79])
+def test_a_value_is_shown_up_to_80_characters_with_its_quotes(length: int) -> None:
+    text = "A" * length
+    shown = repr(text) if length == 78 else repr(text)[:80] + "..."
+    words = "lower-case letters, digits, - and _; 1 to 64"
+    assert said(_Part, f'{{"name":"{text}"}}'.encode()) == f"name is {shown}; expected {words}"
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("[]", "a list"),
+        ("{}", "fields with values"),
+        ("null", "null"),
+        ("true", "true"),
+        ("false", "false"),
+        ("1.5", "1.5"),
+        ('"5"', "'5'"),
+    ],
+)
+def test_what_was_found_is_told_by_its_kind(value: str, found: str) -> None:
+    content = f'{{"parts":[{{"name":"a"}}],"pair":[1,{value}]}}'.encode()
+    assert said(_Whole, content) == f"pair 2 is {found}; expected a whole number"
+
+
+class _Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class _Chosen(Document, frozen=True):
+    color: _Color | None = None
+    size: Literal[1, 2] | None = None
+
+
+class _Tagged(Document, frozen=True, tag_field="format", tag="a-document-1"):
+    name: Name = "a"
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "words"),
+    [
+        (_Chosen, b'{"color":"pink"}', "color is 'pink'; expected one of 'red', 'blue'"),
+        (_Chosen, b'{"size":3}', "size is 3; expected one of 1, 2"),
+        (_Tagged, b'{"format":"a-document-2"}', "format is 'a-document-2'; expected another word"),
+        (_Part, b'{"share":1}', "the field 'name' is missing"),
+        (_Whole, b'{"parts":[{}]}', "the field 'name' of part 1 is missing"),
+        (_Whole, b'{"parts":[{"name":"a"}],"by_name":{"x":{}}}', "the field 'name' of a value of by_name is missing"),
+        (_Whole, b'{"parts":[]} and more', "parts is not as it should be; expected at least 1 of them"),
+        (_Whole, b"", "it is no JSON: it ends too early, or is empty"),
+        (_Whole, b'{"parts":}', "it is no JSON: see its byte 10"),
+    ],
+)
+def test_choices_gaps_and_broken_texts_are_told(kind: Any, content: bytes, words: str) -> None:
+    assert said(kind, content) == words
+
+
+@pytest.mark.parametrize("field", ["secret", "Password", "passphrase", "api_token", "credentials"])
+def test_no_field_that_may_hold_a_secret_is_shown(field: str) -> None:
+    kind = msgspec.defstruct("Hidden", [(field, Name)])
+    words = "lower-case letters, digits, - and _; 1 to 64"
+    content = msgspec.json.encode({field: "hunter2 and more"})
+    assert said(kind, content) == f"{field} is not as it should be; expected {words}"
 
 
 def test_a_secret_is_not_shown() -> None:

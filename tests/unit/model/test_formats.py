@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from whimbrel import limits
 from whimbrel.agent.probes.formats import PROBES, runnable_endings
 from whimbrel.delta.containers import CONTAINERS
 from whimbrel.model import formats, protobuf
@@ -81,6 +82,19 @@ def test_every_format_is_recognised_by_something(row: ModelFormat) -> None:
         (SAFETENSORS[:-1], None),
         (ONNX[:-1], None),
         (b"\x08\x04\x12\x00", None),
+        (b"\x08\x04\x12\x00\xba\x0c\x00", None),  # field 199 names no kind of Core ML
+        (b"\x08\x04\x12\x00\xc2\x0c\x00", "coreml"),  # field 200
+        (b"\x08\x04\x12\x00\xfa\xf9\x01\x00", "coreml"),  # field 3999
+        (b"\x08\x04\x12\x00\x82\xfa\x01\x00", None),  # field 4000
+        (b"\x08\x04\x10\x00\xa2\x1f\x00", None),
+        (b"\x0a\x00\x12\x00\xa2\x1f\x00", None),
+        (b"\x08\x08\x38\x00", None),
+        (b"\x0a\x00\x3a\x00", None),
+        (struct.pack("<Q", 1) + b"{}", None),
+        (struct.pack("<Q", 2) + b"[]", None),
+        (struct.pack("<Q", 3) + b"{ }  ", "safetensors"),
+        (b"TFL3", None),
+        (b"xGGUF", None),
         (b"hello", None),
     ],
 )
@@ -111,20 +125,68 @@ def test_the_sentence_of_formats_names_them_all() -> None:
     )
 
 
+def fields(content: bytes) -> list[protobuf.Field]:
+    return list(protobuf.fields_in_order(lambda offset, size: content[offset : offset + size], len(content)))
+
+
+NO_MESSAGE = "it is no protobuf message: a field with number 0, or thousands of them"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"\x0a\x05abc", "field 1 has 5 bytes"),
-        (b"\x08", "inside a number"),
-        (b"\x08" + b"\xff" * 12, "more than 10 bytes"),
-        (b"\x0d\0\0", "last field ends after"),
-        (b"\x0b\0", "wire type 3"),
-        (b"\x02\0", "a field with number 0"),
+        (b"\x0a\x05abc", "field 1 has 5 bytes and ends after the file's 5"),
+        (b"\x08\x01\x1a\x02a", "field 3 has 2 bytes and ends after the file's 5"),
+        (b"\x08", "it ends inside a number"),
+        (b"\x08" + b"\xff" * 9, "it ends inside a number"),
+        (b"\x08" + b"\xff" * 10, "it has a number of more than 10 bytes"),
+        (b"\xff" * 10, "it has a number of more than 10 bytes"),
+        (b"\x0d\0\0", "its last field ends after the file's 3 bytes"),
+        (b"\x09" + bytes(7), "its last field ends after the file's 8 bytes"),
+        (b"\x0b\0", "it is no protobuf message: wire type 3 at byte 1"),
+        (b"\x08\x01\x0f\0", "it is no protobuf message: wire type 7 at byte 3"),
+        (b"\x02\0", NO_MESSAGE),
+        (b"\x80\x80\x80\x80\x10\0", NO_MESSAGE),  # number 2**29
+        (b"\x08\x01" * (limits.PROTOBUF_FIELDS + 1), NO_MESSAGE),
     ],
 )
 def test_bytes_that_are_no_protobuf_message_are_refused(content: bytes, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        protobuf.top_level_fields(lambda offset, size: content[offset : offset + size], len(content))
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
+        fields(content)
+
+
+def test_each_field_is_told_with_its_number_or_the_place_of_its_bytes() -> None:
+    content = b"".join(
+        (
+            b"\x08\xac\x02",  # field 1 is 300
+            b"\x12\x03abc",
+            b"\x19" + bytes(8),
+            b"\x25" + bytes(4),
+            b"\x12\x00",
+            b"\x88\x01" + b"\xff" * 9 + b"\x01",  # field 17, of ten bytes
+            b"\xf8\xff\xff\xff\x0f\x00",  # field 2**29 - 1
+        )
+    )
+    assert [tuple(each) for each in fields(content)] == [
+        (1, protobuf.VARINT, 300, 0, 0),
+        (2, protobuf.BYTES, 0, 5, 3),
+        (3, protobuf.FIXED64, 0, 9, 8),
+        (4, protobuf.FIXED32, 0, 18, 4),
+        (2, protobuf.BYTES, 0, 24, 0),
+        (17, protobuf.VARINT, 2**64 - 1, 0, 0),
+        (2**29 - 1, protobuf.VARINT, 0, 0, 0),
+    ]
+    assert fields(b"") == []
+
+
+def test_a_key_and_a_length_of_ten_bytes_each_are_read() -> None:
+    long_zero = b"\x80" * 9 + b"\x00"
+    assert fields(b"\x8a" + b"\x80" * 8 + b"\x00" + long_zero) == [protobuf.Field(1, protobuf.BYTES, start=20, size=0)]
+
+
+def test_a_message_may_have_so_many_fields() -> None:
+    """The last one ends the message: nothing is read after it."""
+    assert len(fields(b"\x08\x01" * (limits.PROTOBUF_FIELDS - 1))) == limits.PROTOBUF_FIELDS - 1
 
 
 def test_the_page_for_extending_names_every_table() -> None:

@@ -1,5 +1,6 @@
 """Names and orders."""
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -33,13 +34,49 @@ def test_semantic_versions_sort_by_precedence() -> None:
     assert sorted(shuffled, key=semantic_key) == ordered
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("1.2.3", (1, 2, 3, ((2, 0, ""),))),
+        ("1.2.3-rc.10.x", (1, 2, 3, ((1, 0, "rc"), (0, 10, ""), (1, 0, "x")))),
+        ("999999999.0.0+build.1", (999_999_999, 0, 0, ((2, 0, ""),))),
+    ],
+)
+def test_the_key_of_a_semantic_version_is_its_parts(text: str, key: tuple[object, ...]) -> None:
+    assert semantic_key(text) == key
+
+
+@pytest.mark.parametrize(
+    "text", ["", "v", "1.", ".1", "1..2", "vv1", "1" * 10, "1.2.3.4.5.6.7.8.9", "1.0\n", "1.x", "\u0661"]
+)
+def test_what_is_no_dotted_number_is_refused(text: str) -> None:
+    said = f"{text!r} is not a dotted version number such as 15.0 or 1.8.2"
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        dotted_key(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("0", (0,)),
+        ("0.0", (0,)),
+        ("v1.0.2.0", (1, 0, 2)),
+        ("1.2.3.4.5.6.7.8", (1, 2, 3, 4, 5, 6, 7, 8)),
+        ("9" * 9, (999_999_999,)),
+    ],
+)
+def test_a_dotted_number_is_the_list_of_its_parts(text: str, key: tuple[int, ...]) -> None:
+    assert dotted_key(text) == key
+
+
 def test_build_metadata_has_no_precedence() -> None:
     assert semantic_key("1.0.0+a") == semantic_key("1.0.0+b")
 
 
 @pytest.mark.parametrize("text", ["", "1", "1.2", "v1.2.3", "01.2.3", "1.2.3-", "1.2.3-01", "1.2.3\n", "1.2.x"])
 def test_what_is_no_semantic_version_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a semantic version"):
+    said = f"{text!r} is not a semantic version; expected the form 2.4.1 or 2.4.1-rc.1"
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         semantic_key(text)
 
 
@@ -48,11 +85,32 @@ def test_the_tenth_publication_of_a_day_comes_after_the_ninth() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["2026.02.30.1", "2026.13.01.1", "2026.1.1.1", "2026.01.01.0", "2026.01.01", "2026.01.01.1\n"]
+    ("text", "why"),
+    [
+        *[
+            (text, "; expected the form 2026.03.05.1")
+            for text in (
+                "2026.1.1.1",
+                "2026.01.01.0",
+                "2026.01.01",
+                "2026.01.01.1\n",
+                "x2026.01.01.1",
+                "2026.01.01.1234567",
+            )
+        ],
+        ("2026.02.30.1", ": day is out of range for month"),
+        ("2026.13.01.1", ": month must be in 1..12"),
+    ],
 )
-def test_what_is_no_calendar_version_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
+def test_what_is_no_calendar_version_is_refused(text: str, why: str) -> None:
+    """`day is out of range for month` came alone, as what was wrong with a release."""
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{text!r} is not a calendar version{why}')}$"):
         CalendarVersion.parse(text)
+
+
+def test_a_calendar_version_is_its_day_and_its_number() -> None:
+    assert CalendarVersion.parse("0987.06.05.999999") == CalendarVersion(987, 6, 5, 999_999)
+    assert str(CalendarVersion(987, 6, 5, 4)) == "0987.06.05.4"
 
 
 def test_the_day_is_taken_in_utc() -> None:
@@ -72,7 +130,8 @@ def test_trailing_zeros_and_a_v_do_not_count() -> None:
 
 @pytest.mark.parametrize("text", ["", "wake\n", "-wake", "wake-", "Wake", "w" * 65, "a/b", "..", "a b", "é"])
 def test_what_is_no_name_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a model name"):
+    said = f"{text!r} is not a model name: lower-case letters, digits, '-' and '_', at most 64"
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         check_name(text, kind="model")
     with pytest.raises(UntrustedInput):
         convert(Name, text, what="a name")

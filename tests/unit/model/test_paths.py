@@ -5,7 +5,7 @@ import pytest
 from whimbrel import limits
 from whimbrel.errors import UntrustedInput
 from whimbrel.model.documents import convert
-from whimbrel.model.paths import clash, file_and_folder, path_objection
+from whimbrel.model.paths import clash, file_and_folder, path_objection, shown
 from whimbrel.model.release import Variant
 
 
@@ -68,7 +68,64 @@ def test_every_path_of_a_list_is_compared_with_every_other() -> None:
     assert file_and_folder(["a"], beside=["a/b"]) == "a"
 
 
-def test_objection_says_why() -> None:
-    assert path_objection("a/b") is None
-    assert "reserved" in str(path_objection("a/Nul.txt"))
-    assert "32 folders deep" in str(path_objection("/".join("x" * 33)))
+SPACED = "has a part that begins or ends with a space, or ends with a dot"
+PARTS = "has an empty, '.' or '..' part; expected a path below the folder"
+FORBIDDEN = "has a character that some systems cannot hold"
+RESERVED = "is a reserved word on some systems"
+
+
+@pytest.mark.parametrize(
+    ("path", "objection"),
+    [
+        ("a/b", None),
+        ("", "is an absolute path; expected one below the folder"),
+        ("/a", "is an absolute path; expected one below the folder"),
+        ("/".join(["a" * 30] * 33), "is more than 32 folders deep"),
+        ("/".join(["a" * 30] * 32), None),
+        ("/".join(["a" * 127] * 8) + "b", None),
+        ("/".join(["a" * 127] * 8) + "bc", "is longer than 1024 characters"),
+        *[(path, PARTS) for path in (".", "..", "a//b", "a/", "a/../b", "./a")],
+        *[(f"a{character}b", FORBIDDEN) for character in '<>:"|?*\\\0\x1f\x7f'],
+        *[(path, SPACED) for path in ("a.", "a ", " a", "b/a./c", "b/ a")],
+        *[(path, None) for path in (".a", "a b", "a.b", "-a")],
+        *[(path, RESERVED) for path in ("con", "AUX", "b/nul.x.y", "PRN.txt", "com1", "lpt9", "a/Com5.bin")],
+        *[(path, None) for path in ("com0", "lpt0", "com10", "cons", "x.con", "com")],
+        ("a" * 255, None),
+        ("a" * 256, "has a part longer than 255 bytes"),
+        ("\u00e9" * 127, None),
+        ("\u00e9" * 128, "has a part longer than 255 bytes"),
+        ("a\ud800", "is not UTF-8"),
+    ],
+)
+def test_an_objection_says_why(path: str, objection: str | None) -> None:
+    assert path_objection(path) == objection
+
+
+@pytest.mark.parametrize(
+    ("paths", "sentence"),
+    [
+        (["a", "b", "a"], "'a' is there twice"),
+        (["Model", "model"], "'Model' and 'model' are one name on some systems"),
+        (["a/B/x", "a/b/y"], "'a/B' and 'a/b' are one name on some systems"),
+        (["\u00e9", "e\u0301"], "'\\xe9' and 'e\\u0301' are one name on some systems"),
+        (["a/b", "a/b/c", "a/b"], "'a/b' is there twice"),
+        (["a/b", "a", "a/c"], None),
+        ([], None),
+    ],
+)
+def test_the_first_two_paths_that_clash_are_named(paths: list[str], sentence: str | None) -> None:
+    assert clash(paths) == sentence
+
+
+def test_the_first_file_that_is_a_folder_too_is_named() -> None:
+    assert file_and_folder(["b/c", "b", "a/b/c", "a/b"]) == "a/b"
+    assert file_and_folder(["ab", "a/b", "abc/d"]) is None
+    assert file_and_folder([]) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("a", "'a'"), ("\u202e", "'\\u202e'"), ("a" * 80, repr("a" * 80)), ("a" * 81, repr("a" * 77 + "..."))],
+)
+def test_a_path_of_somebody_else_is_told_in_ascii_and_cut(path: str, told: str) -> None:
+    assert shown(path) == told

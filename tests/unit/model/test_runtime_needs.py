@@ -1,5 +1,7 @@
 """What a file asks of its runtime, read by hand, and held against the runtime that is installed here."""
 
+from typing import Any
+
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
@@ -99,6 +101,85 @@ def test_a_device_without_the_runtimes_label_is_not_left_out() -> None:
     versions = {"1.20.1": False, "1.21.0": True, "1.31.1": True, "built by hand": False}
     assert {each: selector.matches({"runtime.onnxruntime": each}) for each in versions} == versions
     assert selector.matches({"os": "linux"})
+
+
+def test_the_term_names_the_runtime_of_the_format() -> None:
+    content = identity(opset=22, ir=10)
+    assert too_old("onnx", lambda offset, size: content[offset : offset + size], len(content)) == Expression(
+        key="runtime.onnxruntime", operator="NotVersion", values=("<1.21",)
+    )
+    gguf = b"GGUF\x03\0\0\0"
+    assert too_old("gguf", lambda offset, size: gguf[offset : offset + size], len(gguf)) == Expression(
+        key="runtime.llama_cpp", operator="NotVersion", values=("<0.2.12",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "bound"),
+    [
+        *[
+            ({"opset": opset, "ir": 3}, bound)
+            for opset, bound in ((11, ()), (12, ("<1.3",)), (13, ("<1.6",)), (14, ("<1.8",)))
+        ],
+        *[
+            ({"opset": opset, "ir": 3}, (bound,))
+            for opset, bound in ((15, "<1.9"), (16, "<1.11"), (18, "<1.14"), (19, "<1.16"))
+        ],
+        *[
+            ({"opset": opset, "ir": 3}, (bound,))
+            for opset, bound in ((20, "<1.17"), (23, "<1.23"), (24, "<1.24"), (26, "<1.25"))
+        ],
+        ({"opset": 27, "ir": 3}, ("<=1.31.1",)),
+        *[
+            ({"opset": 7, "ir": ir}, bound)
+            for ir, bound in ((7, ()), (8, ("<1.9",)), (9, ("<1.15",)), (10, ("<1.18",)))
+        ],
+        *[
+            ({"opset": 7, "ir": ir}, (bound,))
+            for ir, bound in ((11, "<1.23"), (12, "<1.24"), (13, "<1.24"), (14, "<=1.31.1"))
+        ],
+        *[
+            ({"opset": 7, "ir": 3, "more": {"ai.onnx.ml": number}}, bound)
+            for number, bound in ((2, ()), (3, ("<1.12",)), (4, ("<1.17",)), (5, ("<1.18",)), (6, ("<=1.31.1",)))
+        ],
+    ],
+)
+def test_each_row_of_the_tables_begins_at_its_number(facts: dict[str, Any], bound: tuple[str, ...]) -> None:
+    assert bounds(identity(**facts)) == bound
+
+
+def test_a_runtime_that_is_as_new_as_was_tried_is_further_than_one_before_it() -> None:
+    """`<=1.31.1` leaves out more than `<1.31.1` would, and less than `<1.32`."""
+    assert bounds(identity(opset=26, ir=14)) == ("<=1.31.1",)
+    assert bounds(identity(opset=27, ir=9)) == ("<=1.31.1",)
+
+
+def opset_field(domain: bytes, version: int) -> bytes:
+    inner = b"\x0a" + bytes([len(domain)]) + domain + b"\x10" + bytes([version])
+    return b"\x42" + bytes([len(inner)]) + inner
+
+
+def test_so_many_operator_sets_are_looked_at() -> None:
+    """A file of 256 sets is read to its last; a set after them is not, however new it is."""
+    known = opset_field(b"com.example", 1) * 255 + opset_field(b"", 13)
+    assert bounds(known) == ("<1.6",)
+    assert bounds(opset_field(b"com.example", 1) * 256 + opset_field(b"", 13)) == ()
+
+
+def test_an_operator_set_is_read_up_to_1024_bytes() -> None:
+    def of_bytes(size: int) -> bytes:
+        inner = b"\x0a" + bytes([0x80 | (size - 5) & 127, (size - 5) >> 7]) + b"d" * (size - 5) + b"\x10\x0d"
+        return b"\x42" + bytes([0x80 | size & 127, size >> 7]) + inner
+
+    assert bounds(of_bytes(1024)) == ()
+    with pytest.raises(ValueError, match="it ends inside a number"):
+        bounds(of_bytes(1025))
+
+
+def test_an_operator_set_without_a_domain_is_of_the_usual_operators() -> None:
+    assert bounds(b"\x42\x02\x10\x0d") == ("<1.6",)
+    assert bounds(b"\x42\x04\x10\x0d\x0a\x00") == ("<1.6",)
+    assert bounds(opset_field(b"\xff\xfe", 13)) == ()  # no text, and no domain that is known
 
 
 def test_rows_rise() -> None:

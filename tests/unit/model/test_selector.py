@@ -1,8 +1,11 @@
 """Which devices are meant?"""
 
+import re
+
 import pytest
 
 from whimbrel.model.selector import EVERYONE, Expression, Selector
+from whimbrel.plan.selector_words import selector_words
 
 
 def term(operator: str, *values: str, key: str = "chip") -> Expression:
@@ -79,6 +82,14 @@ def test_operators(operator: str, values: tuple[str, ...], value: str, matches: 
         ((">=1",), "beta", False),
         ((">=1",), "1.0-rc1", False),
         (("=1.2",), "1.2.0", True),
+        (("=1.2",), "1.2.1", False),
+        (("==1.2",), "1.3", False),
+        (("!=2.0",), "2.1", True),
+        ((">2",), "2.0", False),
+        (("<2",), "2.0", False),
+        (("<=2",), "2.0", True),
+        (("<=2",), "2.0.1", False),
+        ((">=2",), "2.0", True),
     ],
 )
 def test_version_ranges(bounds: tuple[str, ...], value: str, matches: bool) -> None:
@@ -86,23 +97,76 @@ def test_version_ranges(bounds: tuple[str, ...], value: str, matches: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("operator", "values"),
+    ("operator", "values", "said"),
     [
-        ("In", ()),
-        ("NotIn", ()),
-        ("Version", ()),
-        ("Exists", ("a",)),
-        ("Gt", ("1", "2")),
-        ("Lt", ("x",)),
-        ("Gt", ()),
-        ("Version", ("1.8",)),
-        ("Version", (">=a",)),
-        ("Version", (">=",)),
+        *[
+            (name, (), f"{name} on 'chip' needs at least one value")
+            for name in ("In", "NotIn", "Version", "NotVersion")
+        ],
+        *[(name, ("a",), f"{name} on 'chip' takes no values") for name in ("Exists", "DoesNotExist")],
+        *[
+            (name, values, f"{name} on 'chip' needs exactly one whole number")
+            for name in ("Gt", "Lt")
+            for values in ((), ("1", "2"), ("x",), ("1.5",), ("1" * 19,))
+        ],
+        *[
+            (name, (">=1", bound), f"{bound!r} is not a version bound; expected one like >=1.8 or <3")
+            for name in ("Version", "NotVersion")
+            for bound in ("1.8", "~1", "")
+        ],
+        ("Version", (">=a",), "'a' is not a dotted version number such as 15.0 or 1.8.2"),
+        ("Version", (">=",), "'' is not a dotted version number such as 15.0 or 1.8.2"),
     ],
 )
-def test_a_term_that_means_nothing_is_refused(operator: str, values: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match=r"needs|takes no|bound|dotted"):
+def test_a_term_that_means_nothing_is_refused(operator: str, values: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         term(operator, *values)
+
+
+@pytest.mark.parametrize(("number", "over", "under"), [(511, False, True), (512, False, False), (513, True, False)])
+def test_a_whole_number_of_18_digits_is_compared_as_one(number: int, over: bool, under: bool) -> None:
+    at = 10**17
+    value, limit = str(at + number), str(at + 512)
+    assert len(value) == len(limit) == 18
+    assert term("Gt", limit).matches({"chip": value}) is over
+    assert term("Lt", limit).matches({"chip": value}) is under
+    assert term("Lt", "9" * 18).matches({"chip": "9" * 17 + "8"})
+    assert not term("Lt", "9" * 18).matches({"chip": "1" * 19})
+    assert term("Gt", "-5").matches({"chip": "-4"})
+
+
+def test_all_terms_and_all_labels_must_hold() -> None:
+    both = Selector(
+        match_labels={"os": "linux", "ring": "beta"}, match_expressions=(term("In", "a", "b"), term("NotIn", "b"))
+    )
+    whole = {"os": "linux", "ring": "beta", "chip": "a"}
+    assert both.matches(whole)
+    for change in ({"os": "ios"}, {"ring": ""}, {"chip": "b"}, {"chip": "c"}):
+        assert not both.matches(whole | change)
+    assert not Selector(match_expressions=(term("Exists"),)).everyone
+
+
+@pytest.mark.parametrize(
+    ("selector", "words"),
+    [
+        (EVERYONE, ""),
+        (Selector(match_labels={"region": "NZ"}), "region is NZ"),
+        (
+            Selector(match_labels={"region": "NZ", "os": "linux"}, match_expressions=(term("In", "a"),)),
+            "region is NZ and os is linux and chip is a",
+        ),
+        (Selector(match_expressions=(term("In", "a", "b"),)), "chip is one of a, b"),
+        (Selector(match_expressions=(term("NotIn", "a"),)), "chip is none of a"),
+        (Selector(match_expressions=(term("Exists"),)), "chip is there"),
+        (Selector(match_expressions=(term("DoesNotExist"),)), "chip is not there"),
+        (Selector(match_expressions=(term("Gt", "5"),)), "chip is over 5"),
+        (Selector(match_expressions=(term("Lt", "5"),)), "chip is under 5"),
+        (Selector(match_expressions=(term("Version", ">=1", "<3"),)), "chip is a version >=1, <3"),
+        (Selector(match_expressions=(term("NotVersion", "<2"),)), "chip is no version <2"),
+    ],
+)
+def test_a_selector_is_told_in_words(selector: Selector, words: str) -> None:
+    assert selector_words(selector) == words
 
 
 def test_all_must_hold() -> None:

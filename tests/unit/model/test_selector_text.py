@@ -35,21 +35,43 @@ def test_a_selector_is_read(text: str, expected: Selector) -> None:
     assert read_selector(encode(expected).decode()) == expected  # as in a plan
 
 
+TERM = " is no term of a selector; expected one like region=NZ, os in (linux,android), ram_mb>512, os_version version "
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("region=NZ,", "'' is no term"),
-        ("=NZ", "'=NZ' is no term"),
-        ("os in linux", "is no term"),
-        ("a=1,a=2", "no device is both"),
-        ("ram_mb>many", "needs exactly one whole number"),
-        ("os in ()", "needs at least one value"),
-        ("os version (new)", "is not a version bound"),
-        ("a=" + "x" * 200, "the selector cannot be read"),
-        ('{"match": 1}', "it has no field 'match'"),
+        *[
+            (text, f"{term!r}{TERM}(>=15) or !beta")
+            for text, term in (
+                *(("region=NZ,", ""), ("=NZ", "=NZ"), ("os in linux", "os in linux"), ("a,,b", "")),
+                *(("a in (b,c", "a in (b,c"), ("a/=b", "a/=b"), ("a b", "a b"), ("!!a", "!!a")),
+            )
+        ],
+        ("a=1,a=2", "the selector asks for a=1 and a=2: no device is both"),
+        ("ram_mb>many", "expression 1: Gt on 'ram_mb' needs exactly one whole number"),
+        ("b,os in ()", "expression 2: In on 'os' needs at least one value"),
+        ("os version (new)", "expression 1: 'new' is not a version bound; expected one like >=1.8 or <3"),
+        ("a=" + "x" * 200, "a value of match_labels is "),
+        ('{"match": 1}', "it has no field 'match'; did you mean 'match_labels'?"),
     ],
 )
 def test_what_is_no_selector_is_refused_with_what_is_wrong(text: str, words: str) -> None:
     with pytest.raises(UntrustedInput, match="selector") as caught:
         read_selector(text)
     assert words in str(caught.value)
+
+
+def test_a_label_that_is_asked_for_twice_alike_is_asked_for_once() -> None:
+    assert read_selector(" a=1, a == 1 ") == Selector(match_labels={"a": "1"})
+
+
+def test_commas_in_parentheses_part_values_and_not_terms() -> None:
+    read = read_selector("cpu=Core(TM, 2nd) i7,os notversion (<2, >=3),x")
+    assert read == Selector(
+        match_labels={"cpu": "Core(TM, 2nd) i7"},
+        match_expressions=(
+            Expression(key="os", operator="NotVersion", values=("<2", ">=3")),
+            Expression(key="x", operator="Exists"),
+        ),
+    )

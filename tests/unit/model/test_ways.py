@@ -46,6 +46,46 @@ def test_way_that_costs_more_than_the_file_is_none() -> None:
     assert sizes([step(B, C, 900)], here={B}, size=300) == []
 
 
+def test_way_of_one_byte_less_than_is_asked_for_is_one_and_of_as_many_is_none() -> None:
+    assert sizes([step(B, C, 999)], here={B}) == [999]
+    assert sizes([step(NOTHING, B, 500), step(B, C, 500)], here=set()) == []
+    assert sizes([step(NOTHING, B, 500), step(B, C, 499)], here=set()) == [999]
+    assert [way.size_bytes for way in ways([step(B, C, 999)], target=C, size_bytes=1000, here={B})] == [999]
+    assert ways([step(B, C, 1000)], target=C, size_bytes=1000, here={B}) == []
+
+
+def test_of_two_ways_with_as_many_bytes_the_one_of_fewer_steps_comes_first() -> None:
+    steps = [step(A, B, 10), step(B, C, 10), step(A, C, 20)]
+    found = ways(steps, target=C, size_bytes=1000, here={A})
+    assert [(way.size_bytes, len(way.steps)) for way in found] == [(20, 1), (20, 2)]
+
+
+def test_cheaper_of_two_patches_to_one_base_is_taken() -> None:
+    steps = [step(A, B, 300), step(NOTHING, B, 100), step(A, B, 200), step(B, C, 10)]
+    assert [each.size_bytes for each in ways(steps, target=C, size_bytes=1000, here={A})[0].steps] == [100, 10]
+
+
+def test_way_through_an_artifact_that_is_here_fetches_it_not() -> None:
+    steps = [step(NOTHING, B, 1), step(B, C, 10)]
+    assert [each.base for each in ways(steps, target=C, size_bytes=1000, here={B})[0].steps] == [B]
+
+
+def test_artifact_on_the_way_may_be_so_many_times_as_large_as_the_target() -> None:
+    largest = limits.DELTA_BETWEEN * limits.DELTA_BETWEEN_BYTES
+    for size, found in ((largest, [20]), (largest + 1, [])):
+        between = msgspec.structs.replace(step(A, B, 10), target_bytes=size)
+        assert sizes([between, step(B, C, 10)], here={A}) == found
+    target_bytes = 2 * limits.DELTA_BETWEEN_BYTES
+    for size, count in ((limits.DELTA_BETWEEN * target_bytes, 1), (limits.DELTA_BETWEEN * target_bytes + 1, 0)):
+        between = msgspec.structs.replace(step(A, B, 10), target_bytes=size)
+        last = msgspec.structs.replace(step(B, C, 10), target_bytes=target_bytes)
+        assert len(ways([between, last], target=C, size_bytes=target_bytes, here={A})) == count
+
+
+def test_nothing_is_the_empty_artifact() -> None:
+    assert NOTHING == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
 def test_circle_in_the_index_ends() -> None:
     steps = [step(A, B, 1), step(B, A, 1), step(B, C, 1)]
     assert sizes(steps, here=set()) == []

@@ -28,7 +28,40 @@ def test_a_primary_metric_that_is_known_improves_its_own_way() -> None:
 def test_a_name_that_only_an_earlier_record_holds_is_still_read() -> None:
     plan = written(guardrail_metrics=["skips", "recall", "memory_mb"])
     assert plan.own_guardrails == (GuardrailMetric.of("skips"), GuardrailMetric.of("recall"))
+    assert GuardrailMetric.of("skips") == GuardrailMetric(name="skips")
     assert GuardrailMetric.of("skips").rises
+    assert GuardrailMetric.of("recall") == GuardrailMetric(name="recall", direction="increase", margin=0.005)
+    assert GuardrailMetric.of("memory_mb") == GuardrailMetric(name="memory_mb", direction="decrease", margin=0)
+
+
+def test_the_names_that_no_app_can_record_beside_the_measure() -> None:
+    assert {name for name, row in KNOWN_METRICS.items() if row.reserved} == {
+        *("crash", "crash_rate", "error", "error_rate", "silence", "accuracy", "install_failures", "battery"),
+        *("latency", "latency_p50", "latency_p95", "latency_p99"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "better", "measures", "margin"),
+    [
+        ("latency", "decrease", ("latency_p50", "latency_p95", "latency_p99"), None),
+        ("inference_time", "decrease", ("latency_p50", "latency_p95", "latency_p99"), None),
+        ("p95_latency", "decrease", ("latency_p95",), None),
+        ("accuracy", "increase", ("accuracy",), None),
+        ("usage", "increase", ("usage",), None),
+        ("install_failures", "decrease", ("failure",), None),
+        ("temperature_c", "decrease", ("temperature_c",), None),
+        ("miss_rate", "decrease", (), 0.005),
+        ("recall", "increase", (), 0.005),
+        ("feedback", "increase", (), 0.02),
+    ],
+)
+def test_a_plain_name_means_measures_or_a_share_with_a_margin(
+    name: str, better: str, measures: tuple[str, ...], margin: float | None
+) -> None:
+    assert KNOWN_METRICS[name] == KnownMetric(
+        name=name, better=better, measures=measures, margin=margin, reserved=KNOWN_METRICS[name].reserved
+    )
 
 
 def test_a_name_of_battery_use_asks_for_its_limit() -> None:

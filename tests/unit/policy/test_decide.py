@@ -11,9 +11,11 @@ from whimbrel.model.documents import encode, parse
 from whimbrel.model.release import Line
 from whimbrel.model.selector import Selector
 from whimbrel.policy.bucket import BUCKETS, bucket, device_key, label_key
-from whimbrel.policy.decide import Assignment, Decision, Profile, decide
+from whimbrel.policy.decide import Assignment, Beside, Decision, Profile, decide, edges
 from whimbrel.policy.policy import Entry, Layer, Pin, Policy, Quarantine
+from whimbrel.policy.shadow import Shadow
 
+CANARY_OF_R1 = (Assignment("r1", 0, "canary", "treated"),)
 CANARY = devices_in(0, 50_000, 1)[0]
 REST = devices_in(50_000, BUCKETS, 1)[0]
 
@@ -35,6 +37,9 @@ def layers(*entries: Entry) -> tuple[Layer, ...]:
 
 def entry(name: str, *, start: int = 0, end: int = BUCKETS, serial: int = 2, **more: object) -> Entry:
     return Entry(rollout=name, arms=(arm("treated", start, end, serial=serial),), **more)
+
+
+ROLLOUT = policy().layers[0].entries[0]
 
 
 # --- buckets ---
@@ -135,8 +140,19 @@ def test_a_later_larger_share_leaves_the_earlier_cohort_in_its_stage() -> None:
     assert ask(said, device=devices_in(50_000, 900_000, 1)[0]).assignments[0].stage == 1
 
 
+def test_the_start_of_a_range_is_inside_of_it() -> None:
+    place = bucket(device_key(CANARY), salt=SALT)
+    for start, serial in ((place, 2), (place + 1, 1)):
+        assert ask(policy(layers=layers(entry("r1", start=start)))).serial == serial
+        narrow = Entry(rollout="r1", arms=(arm("treated", 0, BUCKETS, serial=2),), start=start)
+        assert ask(policy(layers=layers(narrow))).serial == serial
+
+
 def test_the_end_of_a_range_is_outside_of_it() -> None:
     place = bucket(device_key(CANARY), salt=SALT)
+    for end, serial in ((place, 1), (place + 1, 2)):
+        narrow = Entry(rollout="r1", arms=(arm("treated", 0, BUCKETS, serial=2),), end=end)
+        assert ask(policy(layers=layers(narrow))).serial == serial
     assert ask(policy(layers=layers(entry("r1", end=place)))).serial == 1
     assert ask(policy(layers=layers(entry("r1", end=place + 1)))).serial == 2
 
@@ -159,6 +175,12 @@ def test_a_first_version_that_may_not_run_leaves_no_version(on_revoked: str) -> 
     assert ask(first, refused=(1,)).offer == "stop"
     gone = msgspec.structs.replace(first, quarantine=(Quarantine(serial=1),))
     assert (ask(gone).offer, ask(gone).assignments) == ("stop", (Assignment("r1", 0, "canary", "treated"),))
+
+
+def test_the_edges_of_a_layer_are_those_of_its_entries_and_of_their_arms() -> None:
+    first = Entry(rollout="r1", arms=(arm("treated", 20, 30, serial=2), arm("control", 25, 90, serial=1)), end=50)
+    second = Entry(rollout="r2", arms=(arm("treated", 60, 70, serial=3),), start=55)
+    assert edges(layers(first, second)[0]) == {0, 20, 25, 30, 50, 55, 60, 70, 90, BUCKETS}
 
 
 # --- selectors, layers ---
@@ -214,14 +236,142 @@ def test_a_pin_does_not_beat_the_line() -> None:
     assert ask(said, under=line(revoked=(7,))).serial == 1
 
 
+# --- shadow stages ---
+
+
+TRIED = Shadow(sample_ppm=1000)
+
+
+def shadow(**changes: Any) -> Policy:
+    """Serial 2 is tried in the shadow by the canary; all others are its control."""
+    tried = Entry(
+        rollout="r1",
+        arms=(
+            arm("treated", 0, 50_000, serial=2, shadow=TRIED),
+            arm("control", 50_000, BUCKETS, serial=1),
+        ),
+    )
+    return policy(**{"layers": layers(tried)} | changes)
+
+
+def test_a_device_of_a_shadow_stage_runs_the_baseline_and_tries_the_version_beside_it() -> None:
+    place = bucket(device_key(CANARY), salt=SALT)
+    assert ask(shadow()) == Decision(
+        1,
+        "run",
+        f"bucket {place} is in canary of r1, which tries 2 in the shadow",
+        CANARY_OF_R1,
+        Beside(2, TRIED, "r1", 0),
+    )
+    control = ask(shadow(), device=REST)
+    assert (control.serial, control.beside, control.assignments[0].role) == (1, None, "control")
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "why"),
+    [
+        ({"refused": (2,)}, "refused by this device, where it failed before"),
+        ({"under": line(revoked=(2,))}, "revoked by its publisher"),
+        ({"said": shadow(quarantine=(Quarantine(serial=2),))}, "quarantined"),
+    ],
+)
+def test_what_may_not_run_is_not_tried_in_the_shadow_either(forbidden: dict[str, Any], why: str) -> None:
+    decision = ask(**{"said": shadow()} | forbidden)
+    place = bucket(device_key(CANARY), salt=SALT)
+    assert decision == Decision(
+        1,
+        "run",
+        f"bucket {place} is in canary of r1, which tries 2 in the shadow; serial 2 is {why}",
+        CANARY_OF_R1,
+    )
+
+
+def test_where_the_baseline_may_not_run_nothing_is_tried_beside_the_version_that_is_gone_back_to() -> None:
+    back = ask(shadow(baseline=3, known_good=(3, 1)), under=line(revoked=(3,)))
+    assert (back.serial, back.beside) == (1, None)
+    assert back.because == "serial 3 is revoked by its publisher; 1 is the newest good one"
+
+
+# --- what a decision says ---
+
+
+@pytest.mark.parametrize(
+    ("asked", "because"),
+    [
+        ({}, "bucket {canary} is in canary of r1"),
+        ({"device": REST}, "bucket {rest} is a control of r1"),
+        ({"said": policy(layers=())}, "the baseline"),
+        ({"said": policy(layers=layers(entry("r1", end=0)))}, "the baseline"),
+        ({"said": policy(baseline=None, layers=())}, "the policy names no version for this device"),
+        ({"under": line(minimum_serial=3)}, "serial 2 is below the line's floor 3, and no other is allowed"),
+        ({"under": line(revoked=(2,))}, "serial 2 is revoked by its publisher; 1 is the newest good one"),
+        ({"unfit": (2,)}, "serial 2 is without a variant that fits this device; 1 is the newest good one"),
+        (
+            {"unmet": {2: "encoder at serial 7"}},
+            "serial 2 is without encoder at serial 7, which it requires; 1 is the newest good one",
+        ),
+    ],
+)
+def test_a_decision_says_why(asked: dict[str, Any], because: str) -> None:
+    here = {"unfit": frozenset(asked.pop("unfit", ())), "unmet": asked.pop("unmet", {})}
+    device = asked.pop("device", CANARY)
+    decision = decide(asked.pop("said", policy()), asked.pop("under", line()), Profile(device, **here))
+    places = {name: bucket(device_key(each), salt=SALT) for name, each in (("canary", CANARY), ("rest", REST))}
+    assert decision.because == because.format(**places)
+
+
+def test_a_control_whose_baseline_may_not_run_is_still_counted() -> None:
+    decision = ask(policy(baseline=3, known_good=(3, 1), layers=layers(ROLLOUT)), device=REST, refused=(3, 1))
+    assert (decision.serial, decision.offer) == (None, "keep")
+    assert decision.because == "serial 1 is refused by this device, where it failed before, and no other is allowed"
+    assert decision.assignments == (Assignment("r1", 0, "control", "control"),)
+
+
+def test_a_control_without_a_version_in_its_arm_of_a_first_rollout_is_counted_and_runs_none() -> None:
+    """Of a first version there is no baseline: its control runs nothing, and stays a control."""
+    tried = Entry(rollout="r1", arms=(arm("treated", 0, BUCKETS, serial=1, shadow=TRIED),))
+    decision = ask(policy(baseline=None, known_good=(), layers=layers(tried)))
+    assert decision == Decision(None, "stop", "the policy names no version for this device", CANARY_OF_R1)
+
+
+def test_the_first_control_arm_of_a_device_says_what_it_runs() -> None:
+    arms = (arm("control", 0, BUCKETS, serial=4), arm("control", 0, BUCKETS, serial=5, stage=1))
+    decision = ask(policy(layers=layers(Entry(rollout="r1", arms=arms))))
+    assert (decision.serial, [each.stage for each in decision.assignments]) == (4, [0, 1])
+
+
+def test_an_arm_is_taken_by_the_devices_of_its_selector_alone() -> None:
+    arms = (
+        arm("treated", 0, BUCKETS, serial=2, selector=selector(region="NZ")),
+        arm("treated", 0, BUCKETS, serial=3, stage=1),
+    )
+    said = policy(layers=layers(Entry(rollout="r1", arms=arms)))
+    assert (ask(said, region="NZ").serial, ask(said, region="AU").serial) == (2, 3)
+
+
+# --- cohort keys ---
+
+
+def test_a_cohort_key_takes_the_place_of_the_id() -> None:
+    assert Profile("whatever", cohort_key=CANARY).key == device_key(CANARY)
+    assert decide(policy(), line(), Profile(REST, cohort_key=CANARY)).serial == 2
+    assert decide(policy(), line(), Profile(CANARY, cohort_key=REST)).serial == 1
+    assert Profile(CANARY, cohort_key="").key == device_key("")  # a key, though an empty one
+
+
+def test_a_device_that_waits_for_its_cohort_key_is_in_no_layer_but_keeps_its_pin() -> None:
+    waiting = Profile(CANARY, awaits_cohort_key=True)
+    assert decide(policy(), line(), waiting) == Decision(1, "run", "the baseline")
+    assert decide(policy(pins=(Pin(serial=7, devices=(CANARY,)),)), line(), waiting).serial == 7
+
+
 # --- what is never the answer ---
 
 
 def test_a_quarantined_version_is_never_the_answer() -> None:
     decision = ask(policy(quarantine=(Quarantine(serial=2),)))
-    assert decision.serial == 1
-    assert "quarantined" in decision.because
-    assert decision.assignments  # its failure stays in the denominator
+    assert (decision.serial, decision.because) == (1, "serial 2 is quarantined; 1 is the newest good one")
+    assert decision.assignments == CANARY_OF_R1  # its failure stays in the denominator
 
 
 def test_a_quarantine_of_a_slice_spares_the_others() -> None:
@@ -254,8 +404,8 @@ def test_where_all_is_revoked_the_plan_says_keep_or_stop() -> None:
 def test_what_failed_on_a_device_is_not_tried_again_there() -> None:
     decision = ask(refused=(2,))
     assert decision.serial == 1
-    assert "failed before" in decision.because
-    assert decision.assignments
+    assert decision.because == "serial 2 is refused by this device, where it failed before; 1 is the newest good one"
+    assert decision.assignments == CANARY_OF_R1
 
 
 def test_a_person_may_say_try_again_where_it_failed() -> None:

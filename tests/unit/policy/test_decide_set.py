@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from support.values import SALT, arm, devices_in, line, policy
+from whimbrel import limits
 from whimbrel.model.release import Requirement
 from whimbrel.model.selector import EVERYONE
 from whimbrel.policy.bucket import BUCKETS, device_key
 from whimbrel.policy.decide import Profile
 from whimbrel.policy.decide_many import Kind, decide_many
-from whimbrel.policy.decide_set import ModelToDecide, SetDecisions, decide_set
+from whimbrel.policy.decide_set import Lacking, ModelToDecide, SetDecisions, decide_set, wanted
 from whimbrel.policy.policy import Entry, Layer, Pin, Policy, Quarantine, SetLead
 
 PAIR = {"encoder": "decoder", "decoder": "encoder"}
@@ -102,6 +103,147 @@ def test_where_one_of_a_set_cannot_run_the_whole_set_stays(which: str, why: str)
     assert other is not None
     assert other.words == f"{which} at serial 2"
     assert f"without {which} at serial 2, which it requires" in answer.decisions[PAIR[which]].because
+
+
+def test_of_several_versions_that_were_left_out_the_newest_is_told() -> None:
+    left_out = frozenset(
+        Lacking(model, serial, Requirement(model="voice", serial=serial + 10))
+        for model, serial in (("encoder", 2), ("encoder", 3), ("decoder", 9))
+    )
+    newest = SetDecisions({}, left_out).lacking("encoder")
+    assert newest is not None
+    assert (newest.serial, newest.words) == (3, "voice at serial 13")
+    assert SetDecisions({}, left_out).lacking("voice") is None
+
+
+def test_a_version_wants_what_it_requires_and_the_leads_of_its_sets() -> None:
+    models = {
+        name: ModelToDecide(each, line(model=name), Profile(TREATED))
+        for name, each in {
+            "encoder": of("encoder"),
+            "voice": of("voice"),
+            "decoder": of(
+                "decoder",
+                set_leads=(
+                    SetLead(serial=2, model="encoder", lead_serial=2),
+                    SetLead(serial=3, model="encoder", lead_serial=3),
+                    SetLead(serial=2, model="voice", lead_serial=4),
+                    SetLead(serial=2, model="absent", lead_serial=2),
+                ),
+            ),
+        }.items()
+    }
+    encoder, voice = Requirement(model="encoder", serial=2), Requirement(model="voice", serial=4)
+    assert wanted(models, "decoder", 2, ()) == (encoder, voice)
+    assert wanted(models, "decoder", 9, ()) == ()
+    own = Requirement(model="encoder", serial=1)
+    assert wanted(models, "decoder", 2, (own,)) == (own, voice)  # what the release says goes before the policy
+    unknown = {"decoder": ModelToDecide(None, None, Profile(TREATED))}
+    assert wanted(unknown, "decoder", 2, (own,)) == (own,)
+
+
+@pytest.mark.parametrize(
+    ("active", "offered", "mixes"),
+    [
+        (1, 2, True),
+        (1, None, True),
+        (2, 2, True),
+        (3, 2, False),
+        (None, 2, True),
+        (2, None, True),
+        (None, None, False),
+        (1, 3, False),
+    ],
+)
+def test_a_lead_is_wanted_where_the_device_has_and_is_offered_no_later_one(
+    active: int | None, offered: int | None, mixes: bool
+) -> None:
+    lead = of("encoder", layers=(), baseline=offered, known_good=())
+    models = {
+        "encoder": ModelToDecide(lead, line(), Profile(TREATED), active),
+        "decoder": ModelToDecide(led(), line(), Profile(TREATED)),
+    }
+    assert bool(wanted(models, "decoder", 2, ())) is mixes
+
+
+def test_the_lead_of_a_model_without_policy_or_line_is_not_wanted() -> None:
+    decoder = ModelToDecide(led(), line(), Profile(TREATED))
+    for lead in (
+        ModelToDecide(None, line(), Profile(TREATED), 2),
+        ModelToDecide(of("encoder"), None, Profile(TREATED), 2),
+    ):
+        assert wanted({"encoder": lead, "decoder": decoder}, "decoder", 2, ()) == ()
+
+
+def test_a_model_without_a_line_is_not_decided() -> None:
+    models = {
+        "encoder": ModelToDecide(of("encoder"), None, Profile(TREATED), active=1),
+        "decoder": ModelToDecide(None, line(), Profile(TREATED), active=1),
+    }
+    assert decide_set(models, both) == SetDecisions({})
+
+
+def test_of_three_that_require_each_other_none_moves_alone() -> None:
+    """a requires b, b requires c: where c cannot move, neither can the others; c's failure is told of b alone."""
+    chain = {"a": "b", "b": "c"}
+
+    def requires(model: str, serial: int) -> list[Requirement]:
+        return [Requirement(model=chain[model], serial=serial)] if model in chain else []
+
+    models = {name: ModelToDecide(of(name), line(), Profile(TREATED)) for name in "abc"}
+    assert {name: each.serial for name, each in decide_set(models, requires).decisions.items()} == dict.fromkeys(
+        "abc", 2
+    )
+    models["c"] = ModelToDecide(of("c"), line(), Profile(TREATED, refused=frozenset({2})))
+    answer = decide_set(models, requires)
+    assert {name: each.serial for name, each in answer.decisions.items()} == dict.fromkeys("abc", 1)
+    assert {(each.model, each.words) for each in answer.left_out} == {("a", "b at serial 2"), ("b", "c at serial 2")}
+
+
+def test_a_try_that_keeps_a_version_for_a_sets_sake_is_passed_over_for_the_next() -> None:
+    """The decoder has nothing to go back to, so leaving its 2 out is no answer; leaving the encoder's 1 out is."""
+    ahead = decided(
+        encoder=of("encoder", layers=(), known_good=(1, 2)),
+        decoder=of("decoder", layers=(), baseline=2, known_good=()),
+    )
+    assert pair(ahead) == (2, 2)
+    assert {(each.model, each.serial) for each in ahead.left_out} == {("encoder", 1)}
+
+
+def test_a_model_that_runs_nothing_leaves_the_others_their_requirements() -> None:
+    def only_the_new(model: str, serial: int) -> list[Requirement]:
+        return both(model, serial) if serial == 2 else []
+
+    none = of("decoder", baseline=None, known_good=(), layers=())
+    assert pair(decided(requires=only_the_new, encoder=of("encoder"), decoder=none)) == (1, None)
+
+
+def test_the_first_requirement_that_is_not_met_is_told() -> None:
+    def three(model: str, serial: int) -> list[Requirement]:
+        names = {2: [("decoder", 2), ("voice", 5), ("face", 6)]}.get(serial, []) if model == "encoder" else []
+        return [Requirement(model=name, serial=number) for name, number in names]
+
+    answer = decided(requires=three, encoder=of("encoder"), decoder=of("decoder"))
+    lacking = answer.lacking("encoder")
+    assert lacking is not None
+    assert (lacking.serial, lacking.words) == (2, "voice at serial 5")
+
+
+def test_a_search_that_is_too_wide_ends_with_each_model_decided_alone() -> None:
+    """Twelve models whose baselines all lack something: the combinations are more than are looked at."""
+    asked = 0
+
+    def impossible(model: str, serial: int) -> list[Requirement]:
+        nonlocal asked
+        asked += 1
+        return [Requirement(model="absent", serial=serial)]
+
+    names = [f"m{n:02}" for n in range(12)]
+    many = policy(layers=(), baseline=9, known_good=tuple(range(9, 0, -1)))
+    answer = decide_set({name: ModelToDecide(many, line(), Profile(TREATED)) for name in names}, impossible)
+    assert {each.serial for each in answer.decisions.values()} == {9}
+    assert answer.left_out == frozenset()
+    assert asked == limits.SET_TRIES * len(names)
 
 
 def test_a_quarantine_of_one_takes_the_other_back_too() -> None:

@@ -84,6 +84,73 @@ def test_draws_have_the_distribution_that_was_seen() -> None:
         assert other == pytest.approx(one, rel=0.12)
 
 
+def activated(*seconds: float) -> list[ActivationWait]:
+    return [ActivationWait(each, activated=True) for each in seconds]
+
+
+def test_of_as_many_devices_as_quantiles_each_is_one() -> None:
+    assert estimate_delays(activated(*range(100, 1700, 100)), longest_s=9.0) == tuple(map(float, range(100, 1700, 100)))
+
+
+def test_a_device_that_is_busy_moves_those_after_it_to_later_quantiles() -> None:
+    """16 devices: two activate, seven are busy still, and the last seven stand for themselves and for the busy ones."""
+    waited = [
+        *activated(10.0, 20.0),
+        *[ActivationWait(25.0, activated=False)] * 7,
+        *activated(30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0),
+    ]
+    assert estimate_delays(waited, longest_s=9.0) == (
+        *(10.0, 20.0, 30.0, 30.0, 40.0, 40.0, 50.0, 50.0),
+        *(60.0, 60.0, 70.0, 70.0, 80.0, 80.0, 90.0, 90.0),
+    )
+
+
+def test_who_activates_in_the_second_in_which_another_is_last_heard_of_was_one_of_two_then() -> None:
+    tie = [ActivationWait(5.0, activated=False), ActivationWait(5.0, activated=True)]
+    assert estimate_delays(tie, longest_s=9.0) == (5.0,) * 8 + (9.0,) * 8
+
+
+def test_quantiles_have_three_digits_and_lie_within_the_limit_of_a_policy() -> None:
+    assert estimate_delays(activated(1234.5), longest_s=1.0) == (1230.0,) * 16
+    assert estimate_delays(activated(-5.0), longest_s=1.0) == (0.0,) * 16
+    assert estimate_delays(activated(limits.DELAY_S + 1), longest_s=1.0) == (2_590_000.0,) * 16
+
+
+@pytest.mark.parametrize(
+    ("share", "delay"),
+    [
+        *((-1.0, 10.0), (0.0, 10.0), (0.124, 10.0), (0.125, 10.0), (0.25, 15.0), (0.375, 20.0)),
+        *((0.5, 30.0), (0.75, 50.0), (0.875, 60.0), (0.9, 60.0), (0.999, 60.0)),
+    ],
+)
+def test_a_delay_lies_on_the_line_between_two_quantiles(share: float, delay: float) -> None:
+    """Four quantiles stand at 1/8, 3/8, 5/8 and 7/8 of the devices; before the first and after the last it is flat."""
+    assert delay_at((10.0, 20.0, 40.0, 60.0), share) == pytest.approx(delay)
+
+
+@pytest.mark.parametrize(
+    ("before", "hour_s", "worth"),
+    [(1000.0, HOUR, 250.0), (720.0, HOUR, 180.0), (100.0, HOUR, 180.0), (100.0, 1000.0, 50.0), (2.0, 10.0, 1.0)],
+)
+def test_a_delay_is_news_from_a_quarter_of_it_a_twentieth_of_an_hour_and_a_second_on(
+    before: float, hour_s: float, worth: float
+) -> None:
+    """The greatest of the three counts; a wait is compared with what was told before."""
+    for moved_s, news in ((worth, False), (1.001 * worth, True), (-worth, False), (-1.001 * worth, True)):
+        tables = DelayTables((1.0, before)), DelayTables((1.0, before + moved_s))
+        assert differ(*tables, hour_s=hour_s) is news
+
+
+def test_of_classes_alike_in_size_those_first_in_the_alphabet_have_tables() -> None:
+    boards = [f"board-{n:02}" for n in range(limits.DELAY_CLASSES + 2)]
+    learned = tables(waits("many", 60, 1000), *(waits(name, 5 * HOUR, 10) for name in reversed(boards)))
+    assert list(learned.by_class) == [*boards[: limits.DELAY_CLASSES - 1], "many"]
+
+
+def test_devices_of_no_class_have_no_table_of_their_own() -> None:
+    assert set(tables(waits("", 5 * HOUR, 100), waits("fast", 60, 400)).by_class) == {"fast"}
+
+
 def test_small_moves_are_no_new_document() -> None:
     told = (60.0, 600.0, 6000.0)
     assert not moved(told, (100.0, 700.0, 7000.0))

@@ -1,11 +1,14 @@
 """Which good tokens are refused, and until when."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from whimbrel.errors import NotAllowed, Refused
+from support.server_in_memory import ServerInMemory
+from whimbrel.errors import NotAllowed, Refused, Unavailable
 from whimbrel.flows.devices.records import DeviceAccess
+from whimbrel.server import device_access
 from whimbrel.server.auth import TOKEN_LIFE_S, Gatekeeper
 from whimbrel.server.device_access import AccessWatch
 from whimbrel.stores.database import Database
@@ -76,3 +79,29 @@ def test_the_memory_follows_the_database_also_where_rows_come_late(tmp_path: Pat
             gatekeeper.check("default", "dev-2", issued=T0)
     finally:
         database.close()
+
+
+def test_trouble_with_the_memory_of_blocked_devices_is_logged_once_and_ends_nothing(
+    server: ServerInMemory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps: list[Exception | None] = [
+        Unavailable("locked"),
+        Unavailable("locked"),
+        None,
+        Unavailable("again"),
+        KeyError(),
+    ]
+
+    def read() -> None:
+        if not steps:
+            raise asyncio.CancelledError
+        if error := steps.pop(0):
+            raise error
+
+    watch = AccessWatch(server.database, Gatekeeper(), clock=server.clock)
+    monkeypatch.setattr(watch, "read", read)
+    monkeypatch.setattr(device_access, "PERIOD_S", 0)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(watch.run())
+    words = "blocked devices could not be looked up; what was known last holds"
+    assert caplog.messages == [f"{words}: locked", f"{words}: again", "blocked devices could not be looked up"]

@@ -57,7 +57,7 @@ def start_experiment(
                 "apart; end it"
             )
         raise Conflict(
-            f"{' and '.join(blocking)} of {model.name} {has} devices between {plan.range.words()} of the buckets, and "
+            f"{' and '.join(blocking)} of {model.name} {has} devices from {plan.range.words()} of the buckets, and "
             "a device runs one version at a time; end it, or name another range_percent"
         )
     if plan.id is not None and any(each.id == plan.id for each in registry.rollouts()):

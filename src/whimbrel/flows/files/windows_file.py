@@ -111,9 +111,11 @@ def _check(cell: Cell, plan: Plan, where: str) -> None:
 
 def _check_moments(name: str, n: int, total: float, squares: float, where: str) -> None:
     """The squares of n values that add up to `total` are least where all values are equal: total² / n."""
-    if n == 0 and (total or squares):
-        raise UntrustedInput(f"{where}: {name} has the sum {total:g} and the squares {squares:g} of no device")
-    least = total * total / n if n else 0.0
+    if n == 0:
+        if total or squares:
+            raise UntrustedInput(f"{where}: {name} has the sum {total:g} and the squares {squares:g} of no device")
+        return
+    least = total * total / n
     if squares < least * (1 - _ROUNDED):
         raise UntrustedInput(
             f"{where}: the squares of {name} add up to {squares:g}; of {n} values with the sum {total:g} they are at "

@@ -215,7 +215,7 @@ def _stage_words(plan: Plan, index: int, check: StageCheck, *, first: bool) -> t
         sentences.append(
             f"The blast radius keeps it at {devices_words(most)} at most, as they are enrolled when it begins."
         )
-    elif plan.blast_radius is not None and index < len(plan.stages) - 1:
+    elif plan.blast_radius is not None and index < len(plan.stages) - 1 and not check.shadow:
         sentences.append(f"The blast radius keeps it at {plan.blast_radius.percent:g}% of all devices at most.")
     if stage.approval is not None:
         who = "one person" if stage.approval.count == 1 else f"{stage.approval.count} people"
@@ -329,7 +329,7 @@ def _warnings(plan: Plan, stages: Sequence[StageCheck], fleet: int, *, first: bo
         warnings += blue_green_warnings(plan, first=first)
     elif len(stages) == 1:
         warnings.append("one stage: there is no canary, and all of its devices are at stake at once")
-    elif begin.share_percent >= 50:
+    elif begin.share_percent >= 50 and not begin.shadow:
         warnings.append(
             f"the first stage is {percent_words(begin.share_percent)} already: most devices have it before anything is "
             "known"

@@ -173,6 +173,10 @@ def _misfit(request: Request[Any, Any, Any], error: str) -> str:
     if not path.startswith("$.data"):
         if message == "Object missing required field `data`":
             return "the body is empty; expected a JSON document"
+        parameter = request.route_handler.parsed_fn_signature.parameters.get(path.removeprefix("$."))
+        alias = getattr(parameter.kwarg_definition, "name", None) if parameter is not None else None
+        if alias:  # what it is called in the query, where the route's own name is another
+            error = error.replace(f"`{path}`", f"`$.{alias}`")
         return sentence(error, {**request.path_params, **request.query_params}, whole="the request")
     kind = request.route_handler.parsed_fn_signature.parameters["data"].annotation
     detail = sentence(

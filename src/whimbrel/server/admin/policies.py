@@ -112,6 +112,7 @@ async def restore(
     """Restore the content of a policy."""
 
     def change(stores: Stores) -> tuple[Policy, Policy]:
+        stores.registry.model(model)  # says which there are, where it is none of them
         before, wanted = policy_of(stores, model, 0), policy_of(stores, model, sequence)
         lines = partial(line_of, stores.registry, stores.roles)
         restore_policy(

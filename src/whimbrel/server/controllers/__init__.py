@@ -28,8 +28,9 @@ Nothing that matters is kept in memory: ledgers and marks there save time, and a
 2. Anything is `Unavailable` (database, inbox, blob store): the round ends there, is logged, and is tried again after a
    wait that grows with the failures in a row, up to 10 s. What was done before it stays done.
 3. A person changes a row while a controller works on it (`Conflict`): the person wins, and the next round looks again.
-4. A bug raises something unforeseen: it is logged with its traceback, and rounds go on. It must not end all judging
-   while devices go on being served.
+4. A bug raises something unforeseen, or a row cannot be read: it is logged, and rounds go on. What fails so stops
+   nothing beside it (`failures`): other rollouts are judged, and what people asked for is signed. Only where messages
+   cannot be counted nothing is judged, since devices that told would look silent.
 
 Each file says the same of its own part. The rules are in `flows/`; nothing is decided here.
 """
@@ -39,6 +40,7 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 
 from whimbrel.durable import trouble
 from whimbrel.errors import Unavailable, WhimbrelError
@@ -48,6 +50,7 @@ from whimbrel.plan.rollout_states import State
 from whimbrel.server.controllers.anchoring import Anchoring
 from whimbrel.server.controllers.deltas import DeltaBuilding
 from whimbrel.server.controllers.expiry import Expiry
+from whimbrel.server.controllers.failures import Failures
 from whimbrel.server.controllers.judging import Judging
 from whimbrel.server.controllers.leader import Leader, LeadLost
 from whimbrel.server.controllers.monitoring import Monitoring
@@ -106,20 +109,40 @@ class Controllers:
         self.deltas = DeltaBuilding(self.leader, database, blobs, wake=self.wake, clock=clock)
 
     async def round(self) -> None:
-        """One round of all controllers. Raises `Unavailable` where it was broken off, or another server leads."""
-        setbacks = await self.tallying.empty_inbox()
+        """One round of all controllers. What fails by itself stops no other step, and is raised at the end.
+
+        Raises `Unavailable` where the round was broken off, or another server leads.
+        """
+        failures = Failures()
+        judges, at_once = False, False
+        with failures.apart("counting messages"):
+            at_once = await self.tallying.empty_inbox() > 0
+            judges = True
         for namespace in await asyncio.to_thread(all_namespaces, self._database):
-            await asyncio.to_thread(self.judging.look_for_spike, namespace)
-            await asyncio.to_thread(self.judging.judge_rollouts, namespace, at_once=setbacks > 0)
-            await asyncio.to_thread(self.judging.judge_experiments, namespace, at_once=setbacks > 0)
-            await asyncio.to_thread(self.monitoring.watch_models, namespace)
-            await asyncio.to_thread(self.signatures.remind, namespace)
-            await asyncio.to_thread(self.expiry.warn, namespace)
-            await asyncio.to_thread(self.anchoring.anchor, namespace)
-            await self.publishing.publish(namespace)
-            if await asyncio.to_thread(self.progress.follow_rollouts, namespace):
+            for doing, step in self._steps(judges=judges, at_once=at_once):
+                with failures.apart(f"{doing} of {namespace}"):
+                    await asyncio.to_thread(step, namespace)
+            with failures.apart(f"publishing and moving of {namespace}"):
                 await self.publishing.publish(namespace)
-                await asyncio.to_thread(self.progress.follow_rollouts, namespace)
+                if await asyncio.to_thread(self.progress.follow_rollouts, namespace):
+                    await self.publishing.publish(namespace)
+                    await asyncio.to_thread(self.progress.follow_rollouts, namespace)
+        failures.raise_first()
+
+    def _steps(self, *, judges: bool, at_once: bool) -> list[tuple[str, Callable[[str], object]]]:
+        """What is done of each namespace before its metadata is signed. `judges`: all messages are counted."""
+        judging: list[tuple[str, Callable[[str], object]]] = [
+            ("judging rollouts", partial(self.judging.judge_rollouts, at_once=at_once)),
+            ("judging experiments", partial(self.judging.judge_experiments, at_once=at_once)),
+            ("watching models", self.monitoring.watch_models),
+        ]
+        return [
+            ("looking for a spike", self.judging.look_for_spike),
+            *(judging if judges else ()),
+            ("reminding of signatures", self.signatures.remind),
+            ("warning of what expires", self.expiry.warn),
+            ("anchoring", self.anchoring.anchor),
+        ]
 
     async def run(self) -> None:
         """Lead where nobody else does, until cancelled. Trouble is logged and tried again."""
@@ -171,8 +194,15 @@ class Controllers:
         deadline = time.monotonic() + _SETTLE_WAIT_S
         while True:
             if await asyncio.to_thread(self.leader.take):
-                with suppress(LeadLost):
+                try:
                     await self.round()
+                    return
+                except LeadLost:
+                    pass
+                except Exception:
+                    if not await asyncio.to_thread(self._is_settled):
+                        raise
+                    log.exception("what was asked for is signed, and another part of the round failed")
                     return
             if await asyncio.to_thread(self._is_settled):
                 return

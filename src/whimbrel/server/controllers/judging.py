@@ -14,6 +14,7 @@ What can go wrong, and what happens then:
    round looks again.
 2. A ledger is lost with its process, or its folding was interrupted: a new one reads the windows from the first one on.
    That costs time, never a verdict.
+3. One cannot be judged, for a bug or for rows that cannot be read: the others are, and then it is told (`failures`).
 """
 
 import logging
@@ -33,6 +34,7 @@ from whimbrel.flows.reports.learn_delays import ComparisonT, RecordT_contra, Sav
 from whimbrel.flows.reports.user_reports import count_reports
 from whimbrel.flows.rollouts.advance import advance
 from whimbrel.flows.rollouts.judge import RolloutLedgers
+from whimbrel.server.controllers.failures import Failures
 from whimbrel.server.controllers.leader import Leader
 from whimbrel.stores.database import Database
 from whimbrel.stores.transaction import Stores, transaction
@@ -95,18 +97,24 @@ class Judging:
     ) -> None:
         for ended in kind.ledgers.keys() - {comparison.id for comparison in live}:
             del kind.ledgers[ended]
+        failures = Failures()
         for comparison in live:
-            window = comparison.window_at(now)
-            if self._judged.get(comparison.id) == window and not at_once:
+            if self._judged.get(comparison.id) == comparison.window_at(now) and not at_once:
                 continue
-            with self._leader.transaction(namespace) as stores:
-                looks = self._judged.get(comparison.id) != window
-                verdict = _judge_one(kind, stores, comparison, now=now, looks=looks)
-            if verdict is None:
-                continue
-            self._judged[comparison.id] = window
-            if verdict.move != "wait":
-                log.info("%s %s: %s: %s", kind.word, comparison.id, verdict.move, verdict.because)
+            with failures.apart(f"judging {kind.word} {comparison.id}"):
+                self._judge(kind, namespace, comparison, now=now)
+        failures.raise_first()
+
+    def _judge(self, kind: _Kind[ComparisonT], namespace: str, comparison: ComparisonT, *, now: float) -> None:
+        window = comparison.window_at(now)
+        with self._leader.transaction(namespace) as stores:
+            looks = self._judged.get(comparison.id) != window
+            verdict = _judge_one(kind, stores, comparison, now=now, looks=looks)
+        if verdict is None:
+            return
+        self._judged[comparison.id] = window
+        if verdict.move != "wait":
+            log.info("%s %s: %s: %s", kind.word, comparison.id, verdict.move, verdict.because)
 
 
 def _judge_one(

@@ -14,6 +14,7 @@ What can go wrong, and what happens then:
 2. A model cannot go back (no earlier version, a live rollout): an alert says why, and people decide.
 3. There are many models: a few are looked at in turn, so that no transaction is long and no round waits for all.
    Anomalies are read every minute, since they look at two weeks; objectives at every look.
+4. One model's figures cannot be read: the others are watched, and then it is told (`failures`).
 """
 
 import logging
@@ -29,6 +30,7 @@ from whimbrel.flows.monitors.watch import ACTOR, watch
 from whimbrel.flows.publishing.set_line import line_of
 from whimbrel.flows.rollouts.roll_back_model import roll_back_model
 from whimbrel.flows.rollouts.way_back_words import version_words
+from whimbrel.server.controllers.failures import Failures
 from whimbrel.server.controllers.leader import Leader
 from whimbrel.stores.transaction import Stores
 
@@ -64,16 +66,18 @@ class Monitoring:
             names = [model.name for model in stores.registry.models()]
         last = self._last.get(namespace, "")
         in_turn = [name for name in names if name > last] + [name for name in names if name <= last]
+        failures = Failures()
         for name in in_turn[: limits.MONITOR_MODELS_A_LOOK]:
-            with self._leader.transaction(namespace) as stores:
-                self._watch(stores, name, now=now)
             self._last[namespace] = name
+            with failures.apart(f"watching {name}"), self._leader.transaction(namespace) as stores:
+                self._watch(stores, name, now=now)
         if self._folded.get(namespace) != int(now // HOUR_S):
             for name in names:
                 self._fold(namespace, name, now=now)
             with self._leader.transaction(namespace) as stores:
                 forget_old(stores.health, now=now)
             self._folded[namespace] = int(now // HOUR_S)
+        failures.raise_first()
 
     def _watch(self, stores: Stores, name: str, *, now: float) -> None:
         kept = self._models.setdefault((stores.namespace, name), _Model(name))

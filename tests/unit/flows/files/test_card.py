@@ -163,7 +163,7 @@ REFUSED = [
     ("compatibility:\n  min_ios_version: 15.10", 'card.yaml:2: compatibility.min_ios_version: 15.10 is read as a number or truth value; quote it: "15.10"'),
     ("compatibility:\n  min_ios_version: new", "card.yaml:2: compatibility.min_ios_version: 'new' is not a dotted version"),
     ("compatibility:\n  min_io_version: '15'", "did you mean 'min_ios_version'?"),
-    ("version: 2026.13.01.1", "card.yaml:1: version: month must be in 1..12"),
+    ("version: 2026.13.01.1", "card.yaml:1: version: '2026.13.01.1' is not a calendar version: month must be in 1..12"),
     ("version: 2026.03.05.1\nversion_parts: {year: 2026, month: 3, day: 5, iteration: 2}", "card.yaml:2: version_parts: they say 2026.03.05.2"),
     ("build_hash: 123456789012", 'quote it: "123456789012"'),
     ("probe: {golden: a.npz, inputs: {x: {dtype: float32, shape: [1], values: [1]}}}", "card.yaml:1: probe.golden: values are given in a file and inline"),

@@ -12,7 +12,9 @@ from whimbrel.errors import Conflict, NotFound, Refused, UntrustedInput
 from whimbrel.flows.publishing.accept_version import Accepted, SealedRecord, accept_version
 from whimbrel.flows.records import ModelSettings
 from whimbrel.model.documents import encode
-from whimbrel.model.release import Sealed, Variant
+from whimbrel.model.provenance import Kept as KeptFile
+from whimbrel.model.provenance import ModelSigner, Parent
+from whimbrel.model.release import Sealed, Training, Variant
 from whimbrel.model.ways import Step
 
 TODAY = datetime.fromtimestamp(T0, UTC)
@@ -202,3 +204,115 @@ def test_the_sealed_file_itself_must_be_stored(here: Town) -> None:
     """The plain one is, from another model: that is of no use to a device with the key."""
     with pytest.raises(Refused, match=f"artifact {SEALED.sha256} is not stored yet"):
         publish_sealed(here, SealedRecord(release_key=b"sealed"), Kept())
+
+
+# --- what a model demands, and what comes with a sealed release ---
+
+
+def test_a_model_that_demands_a_signer_takes_no_version_of_another(here: Town) -> None:
+    wanted = ModelSigner(method="certificate", anchor="x", identity="ci@example.com")
+    other = ModelSigner(method="certificate", anchor="x", identity="eve@example.com")
+    here.registry.change_model("wake", settings=ModelSettings(model_signer=wanted))
+
+    def accept(signed_by: ModelSigner | None) -> Accepted:
+        document = encode(release(3))
+        return accept_version(
+            here.registry, InMemoryRoles(), "wake", release=document, publisher=GOOD, signed_by=signed_by, now=T0
+        )
+
+    for signer in (None, other):
+        with pytest.raises(Refused) as refused:
+            accept(signer)
+        assert str(refused.value) == (
+            "wake demands a model signature by ci@example.com, by a certificate; publish with --model-signature"
+        )
+    assert accept(wanted).version.serial == 3
+
+
+def test_who_sent_it_is_in_the_audit_log_where_there_are_accounts(here: Town) -> None:
+    accept_version(
+        here.registry, InMemoryRoles(), "wake", release=encode(release(3)), publisher=GOOD, actor="ada", now=T0
+    )
+    assert here.registry.audit_log()[0].actor == "ada"
+
+
+@pytest.mark.parametrize(
+    ("parent", "said"),
+    [
+        (Parent(model="nap", serial=1, version="2026.01.01.1"), "its parent nap 2026.01.01.1 is not published here"),
+        (Parent(model="wake", serial=9, version="2026.01.01.9"), "its parent wake 2026.01.01.9 is not published here"),
+        (Parent(model="wake", serial=1, version="2026.01.01.2"), "serial 1 of wake is 2026.01.01.1, not 2026.01.01.2"),
+    ],
+)
+def test_a_version_is_made_from_versions_that_are_published_here(here: Town, parent: Parent, said: str) -> None:
+    with pytest.raises(UntrustedInput) as refused:
+        publish(here, training=Training(parents=(parent,)))
+    assert str(refused.value) == said
+    good = Training(parents=(Parent(model="wake", serial=1, version="2026.01.01.1"),))
+    assert publish(here, training=good).version.serial == 3
+
+
+def test_the_files_of_its_provenance_are_stored_with_their_size_and_held(here: Town) -> None:
+    recipe = Training(recipe=KeptFile(sha256="c" * 64, size_bytes=9))
+    said = f"the file {'c' * 64} of its provenance is not stored with that size; send it first"
+    for size in (None, 8):
+        if size is not None:
+            here.registry.add_artifact("c" * 64, size_bytes=size, at=T0)
+        with pytest.raises(Refused) as refused:
+            publish(here, training=recipe)
+        assert str(refused.value) == said
+    other = Training(recipe=KeptFile(sha256="d" * 64, size_bytes=9))
+    here.registry.add_artifact("d" * 64, size_bytes=9, at=T0)
+    publish(here, training=other)
+    assert "d" * 64 not in dict(here.registry.collectable(older_than=T0 + 1))
+
+
+def patch_of(**changes: Any) -> Step:
+    fields = {"base": "b" * 64, "target": file().sha256, "target_bytes": 100, "sha256": "e" * 64, "size_bytes": 9}
+    return Step(**fields | {"sealed": True} | changes)
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "said"),
+    [
+        (
+            patch_of(target="f" * 64),
+            UntrustedInput,
+            f"the patch {'e' * 64} is not sealed, or leads to no file of this release",
+        ),
+        (patch_of(sha256="9" * 64), Refused, f"artifact {'9' * 64} is not stored yet; send it first"),
+        (patch_of(size_bytes=8), UntrustedInput, "a patch is said to have 8 bytes; 9 are stored"),
+    ],
+)
+def test_a_patch_of_a_sealed_release_leads_to_its_file_and_is_stored(
+    here: Town, step: Step, kind: type[Exception], said: str
+) -> None:
+    here.registry.add_artifact(SEALED.sha256, size_bytes=300, at=T0)
+    here.registry.add_artifact("e" * 64, size_bytes=9, at=T0)
+    kept = Kept()
+    with pytest.raises(kind) as refused:
+        publish_sealed(here, SealedRecord(release_key=b"sealed", steps=(patch_of(), step)), kept)
+    assert (str(refused.value), kept.rows, here.registry.audit_log()) == (said, {}, [])
+
+
+def test_a_sealed_release_is_told_as_one(here: Town) -> None:
+    here.registry.add_artifact(SEALED.sha256, size_bytes=300, at=T0)
+    publish_sealed(here, SealedRecord(release_key=b"sealed"), Kept())
+    entry = here.registry.audit_log()[0]
+    assert entry.because == "2026.01.01.3 (3.0.0), sealed"
+    assert entry.evidence["sealed"] is True
+
+
+def test_a_key_without_a_sealed_release_is_a_contradiction(here: Town) -> None:
+    with pytest.raises(UntrustedInput) as refused:
+        accept_version(
+            here.registry,
+            InMemoryRoles(),
+            "wake",
+            release=encode(release(3)),
+            publisher=GOOD,
+            sealed=SealedRecord(release_key=b"x"),
+            sealed_versions=Kept(),
+            now=T0,
+        )
+    assert str(refused.value) == "a release key came with a release that is not sealed"
