@@ -470,7 +470,7 @@ KEPT_DOCUMENT_BYTES = 128 * MIB  # of them, plain and compressed
 ADMIN_BODY_BYTES = 256 * KIB  # of a request of a person, where its route has no limit of its own below
 ADMIN_DOCUMENT_BYTES = 16 * MIB  # with signed documents in base64: a release, the role that lists it, and a line
 ADMIN_FILE_BYTES = 2 * MIB  # with a plan, an experiment or settings
-REASON_CHARS = 2000  # why a person does something, for the audit log: some sentences
+BECAUSE_CHARS = 2000  # why a person does something, for the audit log: some sentences
 ADMIN_TICKETS_BYTES = 8 * MIB  # 1,000 tickets with the longest texts, of which some characters take six bytes
 
 # --- the console ---
@@ -486,7 +486,7 @@ CONSOLE_LOOK_S = 1.0  # between two looks whether a page's subject changed: a fe
 CONSOLE_CHART_POINTS = 80  # of a line in a chart: more than a column of pixels each is not seen
 CONSOLE_HOURS = 7 * 24  # of versions over time
 CONSOLE_MODELS = 64  # whose hours a process keeps read: some 100 KB each
-CONSOLE_ROWS = 100  # of a table on one page
+CONSOLE_ROWS = 50  # of a table on one page: a person narrows it down, or goes on to the next one
 CONSOLE_SILENT_S = 86400.0  # a device that was not heard of for a day is told of: phones are off at night
 CONSOLE_SILENT_PERCENT = 5.0  # of the fleet: with fewer that is what happens to devices
 CONSOLE_STALE_S = 2 * 3600.0  # since a timestamp was signed, which is due every hour

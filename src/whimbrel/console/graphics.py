@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 COLOURS = 6  # of versions, from the newest on; older ones share the last
-_TOP, _BOTTOM = 10.0, 0.1  # ratios at the edges of a chart
+_EDGE = 10.0  # ratios at the edges of a chart: ten times and a tenth; above ten, the upper edge is a hundred times
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,12 +122,13 @@ def ratio_chart(
 ) -> RatioChart:
     """A ratio over time. `points`: hours, the ratio, and both ends of its confidence set (0 and None: open)."""
     first, last = (points[0][0], points[-1][0]) if points else (0.0, 1.0)
+    top = _EDGE**2 if points and max(points[-1][1] or 0.0, points[-1][2]) > _EDGE else _EDGE
     span = max(last - first, 1e-9)
     xs = [100 * (hours - first) / span for hours, _, _, _ in points]
     if len(points) == 1:
         points, xs = [points[0], points[0]], [0.0, 100.0]
-    highs = [_ratio_y(math.inf if high is None else high) for _, _, _, high in points]
-    lows = [_ratio_y(low) for _, _, low, _ in points]
+    highs = [_ratio_y(math.inf if high is None else high, top=top) for _, _, _, high in points]
+    lows = [_ratio_y(low, top=top) for _, _, low, _ in points]
     edge = [f"{x:.2f},{y:.2f}" for x, y in zip(xs, highs, strict=True)]
     edge += [f"{x:.2f},{y:.2f}" for x, y in reversed(list(zip(xs, lows, strict=True)))]
     line, pen = [], "M"
@@ -135,13 +136,13 @@ def ratio_chart(
         if ratio is None:
             pen = "M"
         else:
-            line.append(f"{pen}{x:.2f},{_ratio_y(ratio):.2f}")
+            line.append(f"{pen}{x:.2f},{_ratio_y(ratio, top=top):.2f}")
             pen = "L"
     _, _, low, high = points[-1] if points else (0.0, None, 0.0, None)
     return RatioChart(
         says=says,
         x_words=tuple(x_words),
-        y_words=("10×", "1×", "0.1×"),
+        y_words=("100×", "10×", "1×", "0.1×") if top > _EDGE else ("10×", "1×", "0.1×"),
         columns=("hours", "ratio", "from", "to"),
         rows=tuple(
             (
@@ -154,17 +155,17 @@ def ratio_chart(
         ),
         band=f"M{'L'.join(edge)}Z" if edge else "",
         line="".join(line),
-        limit_y=round(_ratio_y(limit), 2),
-        even_y=round(_ratio_y(1.0), 2),
+        limit_y=round(_ratio_y(limit, top=top), 2),
+        even_y=round(_ratio_y(1.0, top=top), 2),
         harm=(high is not None and high < limit) if worse_below else low > limit,
         worse_below=worse_below,
     )
 
 
-def _ratio_y(ratio: float) -> float:
+def _ratio_y(ratio: float, *, top: float) -> float:
     """Where a ratio lies, from the top."""
-    inside = min(_TOP, max(_BOTTOM, ratio))
-    return 100 * (math.log(_TOP) - math.log(inside)) / (math.log(_TOP) - math.log(_BOTTOM))
+    inside = min(top, max(1 / _EDGE, ratio))
+    return 100 * (math.log(top) - math.log(inside)) / (math.log(top) + math.log(_EDGE))
 
 
 def _band(below: Sequence[float], above: Sequence[float], *, top: float) -> str:

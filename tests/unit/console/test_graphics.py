@@ -41,6 +41,13 @@ def test_a_ratio_is_drawn_on_a_scale_on_which_ten_times_and_a_tenth_are_alike() 
     assert chart.rows[0] == ("1", "not yet", "0×", "open")
 
 
+def test_a_ratio_beyond_ten_has_a_scale_up_to_a_hundred() -> None:
+    chart = ratio_chart([(1.0, 50.0, 20.0, None)], limit=1.1, says="", x_words=("", ""))
+    assert chart.y_words == ("100×", "10×", "1×", "0.1×")
+    assert chart.even_y == pytest.approx(66.67)
+    assert chart.line == "M0.00,10.03L100.00,10.03"
+
+
 @pytest.mark.parametrize(
     ("low", "high", "worse_below", "harm"),
     [(1.2, None, False, True), (1.05, 3.0, False, False), (0.5, 0.8, True, True), (0.5, 0.95, True, False)],

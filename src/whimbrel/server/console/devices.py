@@ -125,8 +125,8 @@ async def change_device(
     form = await form_of(request)
     check_form(visit.session, form)
     because, actor = form.get("because", "").strip(), visit.caller.account
-    if len(because) > limits.REASON_CHARS:
-        raise UntrustedInput(f"the reason has {len(because)} characters; at most {limits.REASON_CHARS} are kept")
+    if len(because) > limits.BECAUSE_CHARS:
+        raise UntrustedInput(f"the reason has {len(because)} characters; at most {limits.BECAUSE_CHARS} are kept")
 
     def work(stores: Stores) -> None:
         port, registry = stores.inventory, stores.registry

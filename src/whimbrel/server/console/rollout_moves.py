@@ -56,8 +56,8 @@ async def do(
     form = await form_of(request)
     check_form(visit.session, form)
     asked, because = person_move(move), form.get("because", "").strip()
-    if len(because) > limits.REASON_CHARS:
-        raise UntrustedInput(f"the reason has {len(because)} characters; at most {limits.REASON_CHARS} are kept")
+    if len(because) > limits.BECAUSE_CHARS:
+        raise UntrustedInput(f"the reason has {len(because)} characters; at most {limits.BECAUSE_CHARS} are kept")
 
     def work(stores: Stores) -> None:
         rollout = stores.registry.rollout(identifier)

@@ -18,15 +18,15 @@ from whimbrel.console.views.rollout import (
     SliceLine,
     StageStep,
 )
-from whimbrel.console.words import counted, events, figure, lasting, percent, plain_name, plan_hours
+from whimbrel.console.words import counted, events, figure, lasting, percent, plain_name, plan_hours, sentence
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.audit_chain import ChainedEntry
-from whimbrel.flows.monitors.show_health import ClassFigures
+from whimbrel.flows.monitors.show_health import ClassFigures, class_figures
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.effects import Effect, Effects, effects_of
 from whimbrel.gate.verdict import Counts
 from whimbrel.plan.rollout_states import LIVE, NEXT, PENDING, Event, State
-from whimbrel.server.admin.rollouts import rollout_with_verdict
+from whimbrel.server.admin.rollouts import rollout_view
 from whimbrel.server.admin.views.rollouts import RolloutView
 from whimbrel.server.console.visit import AnyRequest, Console, frame_for, page, visit_of
 from whimbrel.stores.transaction import Stores
@@ -130,7 +130,10 @@ def rollout_page(console: Console, stores: Stores, identifier: str, *, caller: C
     effects = console.effects.of(
         (stores.namespace, identifier, key), lambda: effects_of(stores.registry, stores.fleet, rollout)
     )
-    view = rollout_with_verdict(stores, identifier, now=now)
+    view = rollout_view(stores, rollout, now=now)
+    classes = console.counts.of(
+        ("classes", stores.namespace, identifier), lambda: _classes(stores, rollout, now=now), now=now
+    ).value
     names = version_names(stores, rollout.model)
     entries = stores.audit.newest(rollout=identifier, limit=limits.CONSOLE_ROWS)
     target = names.get(rollout.target, str(rollout.target))
@@ -146,7 +149,7 @@ def rollout_page(console: Console, stores: Stores, identifier: str, *, caller: C
         state=plain_name(rollout.state.value),
         tone=TONES.get(rollout.state, "busy"),
         state_since=rollout.state_since or rollout.created_at,
-        answer=_answer(rollout, view, target=target, baseline=baseline, now=now),
+        answer=_answer(rollout, view, target=target, baseline=baseline, worst=_worst(first), now=now),
         because=rollout.because,
         waits_for=_waits_for(rollout, view, effects),
         started_by=rollout.started_by,
@@ -159,7 +162,7 @@ def rollout_page(console: Console, stores: Stores, identifier: str, *, caller: C
         judged_stage=rollout.plan.stages[judged].name,
         evidence=_part(effects.log_e, effects.needed) if effects is not None else 0.0,
         evidence_words="" if effects is None else _evidence_words(effects.log_e, effects.needed),
-        slices=tuple(_slices(rollout, view)),
+        slices=tuple(_slices(rollout, classes)),
         not_judged=tuple(_not_judged(view)),
         members=tuple(
             MemberLine(
@@ -176,8 +179,14 @@ def rollout_page(console: Console, stores: Stores, identifier: str, *, caller: C
     )
 
 
-def _answer(rollout: RolloutRecord, view: RolloutView, *, target: str, baseline: str, now: float) -> str:
-    """Where it stands, in one sentence."""
+def _worst(guardrails: Sequence[GuardrailLine]) -> str:
+    """The guardrail that proves harm, in words; "" where none does."""
+    harmed = [each for each in guardrails if each.tone == "harm"]
+    return f"{harmed[0].name.lower()} {harmed[0].effect}" if harmed else ""
+
+
+def _answer(rollout: RolloutRecord, view: RolloutView, *, target: str, baseline: str, worst: str, now: float) -> str:
+    """Where it stands, in one sentence. `worst`: the guardrail that proves harm."""
     stage = rollout.plan.stages[rollout.stage].name
     since = lasting(now - (rollout.state_since or rollout.created_at))
     share = view.stages[view.stage].share_percent
@@ -186,8 +195,9 @@ def _answer(rollout: RolloutRecord, view: RolloutView, *, target: str, baseline:
         case State.COMPLETED:
             return f"{target} is everybody's version since {since}."
         case State.ROLLED_BACK:
+            again = f"every device that was heard from runs {baseline or 'nothing of it'} again."
             return (
-                f"{target} was taken back; every device that was heard from runs {baseline or 'nothing of it'} again."
+                f"{target} was taken back: {worst}. {sentence(again)}" if worst else f"{target} was taken back; {again}"
             )
         case State.ROLLING_BACK:
             left = counted(view.devices_left or 0, "device")
@@ -223,8 +233,6 @@ def _waits_for(rollout: RolloutRecord, view: RolloutView, effects: Effects | Non
         return ""
     if rollout.state is State.PAUSED:
         return "It waits until a person resumes it, or takes it back"
-    if view.verdict and hasattr(view.verdict, "because"):
-        return f"The gate says: {view.verdict.because}"
     return "" if effects is None else f"The gate says: {effects.verdict.because}"
 
 
@@ -346,8 +354,18 @@ def _evidence_words(log_e: float, needed: float) -> str:
     return f"{_part(log_e, needed):.0f}% of the evidence that would prove harm"
 
 
-def _slices(rollout: RolloutRecord, view: RolloutView) -> list[SliceLine]:
-    classes: Sequence[ClassFigures] = view.classes if isinstance(view.classes, list) else ()
+def _classes(stores: Stores, rollout: RolloutRecord, *, now: float) -> list[ClassFigures]:
+    return class_figures(
+        stores.health,
+        rollout.model,
+        baseline=rollout.baseline,
+        candidate=rollout.target,
+        since=rollout.created_at,
+        now=now,
+    )
+
+
+def _slices(rollout: RolloutRecord, classes: Sequence[ClassFigures]) -> list[SliceLine]:
     lines = [_slice(rollout, each) for each in classes]
     known = {each.name for each in lines}
     gone = [name for name in rollout.without if name not in known]

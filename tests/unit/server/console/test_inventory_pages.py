@@ -75,10 +75,10 @@ def test_devices_are_found_by_labels_model_and_version(told: Told, reader: Brows
 
 def test_the_next_part_begins_behind_the_last_device_and_keeps_the_conditions(told: Told, reader: Browser) -> None:
     first = reader.get(at("devices?model=wake"))
-    assert f'href="{at("devices")}?model=wake&amp;after=phone-0099"' in first.text
-    second = reader.get(at("devices?model=wake&after=phone-0099"))
+    assert f'href="{at("devices")}?model=wake&amp;after=phone-0049"' in first.text
+    second = reader.get(at("devices?model=wake&after=phone-0089"))
     assert "phone-0100" in second.text
-    assert "phone-0099<" not in second.text
+    assert "phone-0089<" not in second.text
     assert ">Next<" not in second.text
 
 

@@ -78,7 +78,9 @@ def test_a_rollout_that_was_taken_back_says_why_in_both_arms_figures(told: Told,
     _, story = told
     page = reader.get(f"/{NAMESPACE}/rollouts/{story.back}")
     words = text_of(page)
-    assert "2.0.0 was taken back; every device that was heard from runs 1.0.0 again." in words
+    assert (
+        "2.0.0 was taken back: error 15.6% against 0.19%. Every device that was heard from runs 1.0.0 again." in words
+    )
     assert "Harm is proven: error" in words
     assert "Error takes it back 15.6% against 0.19% 15.0 of 96 against 0.5 of 240" in words
     assert words.count("harm is proven") == 1  # of one guardrail: the others see none

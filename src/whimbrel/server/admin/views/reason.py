@@ -10,7 +10,7 @@ from msgspec import Meta
 from whimbrel import limits
 from whimbrel.model.documents import Document
 
-Because = Annotated[str, Meta(max_length=limits.REASON_CHARS)]
+Because = Annotated[str, Meta(max_length=limits.BECAUSE_CHARS)]
 
 
 class Reason(Document, frozen=True):
