@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import onnxruntime
 import pytest
 
-from support.sealing import CONTENTS, opened, options, sealed_repository, token_for
+from support.sealing import CONTENTS, lies_in_memory, opened, options, sealed_repository, token_for
 from support.server import Running, serving
 from whimbrel import Agent
 from whimbrel.agent.probes import ProbeServer
@@ -41,8 +42,11 @@ def test_no_block_lies_on_the_disk_and_a_session_opens_it_in_memory(
     running: Running, token: str, tmp_path: Path
 ) -> None:
     """With the real probe, which runs it in the cage."""
-    probes, folder = ProbeServer(), tmp_path / "device"
-    with Agent.open(folder, options(running, "dev-rest", token, sealed_at_rest=True, probes=probes)) as agent:
+    folder = tmp_path / "device"
+    with (
+        closing(ProbeServer()) as probes,
+        Agent.open(folder, options(running, "dev-rest", token, sealed_at_rest=True, probes=probes)) as agent,
+    ):
         status = agent.cycle(force=True).models["secret"]
         assert (status["serial"], status["sealed"]) == (1, "at rest"), status
         assert plain_files(folder) == []
@@ -55,8 +59,7 @@ def test_no_block_lies_on_the_disk_and_a_session_opens_it_in_memory(
             assert model.runner().run({"x": [[1.0, 2.0, 3.0, 4.0]]})["y"][0][1] == 4.0
             assert plain_files(folder) == []
         assert not path.exists() or path.read_bytes() != CONTENTS[1]
-        assert not [name for name in os.listdir("/dev/shm") if name.startswith("whimbrel-open-")]
-    probes.close()
+        assert lies_in_memory(folder / "models" / "secret") == set()
     with Agent.open(folder) as later:  # an app beside it, after a restart, with no network
         assert opened(later) == CONTENTS[1]
 
@@ -120,15 +123,11 @@ def test_agent_that_is_killed_in_a_probe_leaves_nothing_open_behind(
 ) -> None:
     """The model lay in /dev/shm, open, until the machine was started anew: SIGKILL removes no folder."""
     folder = tmp_path / "device"
-
-    def left() -> set[str]:
-        return {name for name in os.listdir("/dev/shm") if name.startswith("whimbrel-open-")}
-
-    before = left()
+    model_folder = folder / "models" / "secret"
     given = [folder, running.devices, running.folder / "root.json", token]
     done = subprocess.run([sys.executable, "-c", DIES_IN_THE_PROBE, *map(str, given)], check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
-    assert len(left() - before) == 1
+    assert len(lies_in_memory(model_folder)) == 1
     with Agent.open(folder, options(running, "dev-killed", token, sealed_at_rest=True)) as agent:
         assert agent.cycle(force=True).models["secret"]["serial"] == 1
-    assert left() <= before
+    assert lies_in_memory(model_folder) == set()

@@ -13,7 +13,7 @@ from support.enrolling import KeyedDevice
 from support.repository import onnx_model
 from support.server import Running, done
 from whimbrel import Agent, AgentOptions
-from whimbrel.model.documents import plain
+from whimbrel.model.documents import digest_of, plain
 from whimbrel.trust.possession import prove, recipient_text
 from whimbrel.trust.sealing import recipient_key_of, release_key_text
 
@@ -39,6 +39,12 @@ def sealed_repository(folder: Path, *, versions: int = 1, sealed_for: str = "tie
     for serial in range(1, versions + 1):
         publish(folder, serial)
     return folder
+
+
+def lies_in_memory(model_folder: Path) -> set[str]:
+    """The folders in memory into which the agent of this model's folder opened a version. Others' are not its business."""
+    own = f"whimbrel-open-{digest_of(bytes(model_folder.absolute()))[:16]}-"
+    return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(own)}
 
 
 def publish(folder: Path, serial: int, *more: object) -> dict[str, Any]:

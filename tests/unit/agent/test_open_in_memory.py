@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from support.sealing import lies_in_memory
 from support.values import file
 from whimbrel import agefile
 from whimbrel.agent import open_in_memory
@@ -46,10 +47,6 @@ def held(opens_to: bytes | None = PLAIN) -> Held:
     return Held(slot="a", serial=2, version="v2", entry="m.onnx", contents=contents, sealed=True)
 
 
-def in_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("whimbrel-open-*")}
-
-
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -73,12 +70,11 @@ def test_a_version_that_opens_to_other_bytes_is_refused_and_leaves_no_file_open(
 
 
 def test_a_probe_gets_a_folder_in_memory_that_is_gone_afterwards(places: Places) -> None:
-    before = in_memory()
     with opened_slot(places, held(), lambda: KEY) as folder:
         assert folder.parent == Path("/dev/shm")
         assert [path.name for path in folder.iterdir()] == ["m.onnx"]
         assert (folder / "m.onnx").read_bytes() == PLAIN
-    assert in_memory() == before
+    assert lies_in_memory(places.folder) == set()
 
 
 def test_an_open_version_is_probed_in_its_slot_and_needs_no_key(places: Places) -> None:
