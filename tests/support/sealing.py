@@ -42,7 +42,7 @@ def sealed_repository(folder: Path, *, versions: int = 1, sealed_for: str = "tie
 
 
 def lies_in_memory(model_folder: Path) -> set[str]:
-    """The folders in memory into which the agent of this model's folder opened a version; those of others do not count."""
+    """The folders in memory into which the agent of this folder opened a version; those of others do not count."""
     own = f"whimbrel-open-{digest_of(bytes(model_folder.absolute()))[:16]}-"
     return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(own)}
 
