@@ -10,6 +10,8 @@ from support.power_cut import CONTENTS, FOLDER, MODEL, Device, World, whole
 from whimbrel.errors import Conflict, Unavailable
 from whimbrel.sim.disk import ModelledDisk
 
+pytestmark = pytest.mark.long
+
 WRITES = "create", "append", "add_folder", "move"
 
 

@@ -14,6 +14,8 @@ from support.power_cut_ways import WAYS
 from support.set_cut import back_together
 from whimbrel.sim.disk import ModelledDisk
 
+pytestmark = pytest.mark.long
+
 # Who asks for a durable write, and would break a promise without its first or second fsync.
 ASKING = {
     "model_state.py:point": "both",

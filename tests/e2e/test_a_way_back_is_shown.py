@@ -13,6 +13,8 @@ from support.server import done, plan_file, repository, serving
 from whimbrel import Agent, AgentOptions
 from whimbrel.agent.probes import ProbeServer
 
+pytestmark = pytest.mark.long
+
 PATIENCE_S = 60.0
 REPORT_S = 3600  # no window but those that a swap closes comes meanwhile: what is shown was announced
 

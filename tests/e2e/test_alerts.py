@@ -24,6 +24,8 @@ from support.experiments import TEXT
 from support.receivers import Answer, Got, Listening, receivers
 from support.server import Running, done, plan_file, repository, serving, whimbrel
 
+pytestmark = pytest.mark.long
+
 QUICK = "  rollback: {health_check_interval_sec: 0.5}\n"
 
 
@@ -148,7 +150,6 @@ def test_a_stopped_arm_and_the_end_of_its_experiment_are_told(folder: Path, tmp_
     assert (kept["moment"], kept["status"], kept["thread"]) == ("experiment_kept", "resolved", stopped["thread"])
 
 
-@pytest.mark.long
 def test_a_receiver_that_fails_is_tried_again_when_it_says_and_takes_it_once(folder: Path, tmp_path: Path) -> None:
     answers = (Answer(500, body=b"boom"), Answer(429, {"Retry-After": "1"}), Answer(503))
     with Listening(*answers).open() as hook:
@@ -161,7 +162,6 @@ def test_a_receiver_that_fails_is_tried_again_when_it_says_and_takes_it_once(fol
     assert len({got.headers["idempotency-key"] for got in hook.got}) == 1
 
 
-@pytest.mark.long
 def test_a_slow_receiver_delays_nobody(folder: Path, tmp_path: Path) -> None:
     with Listening(Answer(wait_s=6.0)).open() as slow, Listening().open() as quick:
         receivers(folder, table("slow", "generic", slow.url), table("quick", "generic", quick.url))
@@ -239,7 +239,6 @@ def test_an_e_mail_has_the_reason_the_figures_and_the_plot(
     assert pictures[0].get_payload(decode=True).startswith(b"\x89PNG")  # type: ignore[union-attr]
 
 
-@pytest.mark.long
 def test_receivers_are_read_again_without_a_restart(folder: Path, tmp_path: Path) -> None:
     """A receiver that was added, or whose address was mended, needed a new server."""
     with Listening().open() as hook, serving(folder) as server:
@@ -266,7 +265,6 @@ def test_receivers_are_read_again_without_a_restart(folder: Path, tmp_path: Path
     assert got.json["moment"] == "paused"
 
 
-@pytest.mark.long
 def test_an_alert_survives_a_kill_between_telling_and_remembering(folder: Path, tmp_path: Path) -> None:
     servers: list[subprocess.Popen[str]] = []
 

@@ -10,6 +10,8 @@ from support.agents import AllGood
 from support.server import done, plan_file, repository, serving, whimbrel
 from whimbrel import Agent, AgentOptions
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -26,6 +26,8 @@ from whimbrel.stores.signed_metadata import SERIALIZER, add_signature
 from whimbrel.stores.signer import load_signer, make_signer
 from whimbrel.stores.transaction import transaction
 
+pytestmark = pytest.mark.long
+
 YEARS = 365 * 86400.0
 
 

@@ -16,6 +16,8 @@ from support.repository import Repository, Server, onnx_model, probe_of, signatu
 from whimbrel import Agent, AgentOptions, limits
 from whimbrel.model.local_limits import LocalLimits
 
+pytestmark = pytest.mark.long
+
 APP = Path(__file__).parents[1] / "support" / "crashing_app.py"
 
 

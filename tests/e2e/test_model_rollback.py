@@ -9,6 +9,8 @@ import pytest
 from support.server import done, model_file, plan_file, repository, whimbrel
 from whimbrel.server.people import folder_caller
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -15,6 +15,8 @@ from support.repository import onnx_model
 from support.server import done, repository, whimbrel
 from whimbrel.cli import publish_provenance
 
+pytestmark = pytest.mark.long
+
 ANNA = "anna@example.com"
 PLAN = "rollout: {model_version: wake@1.0.1, stages: [{name: a, target_percent: 50}, {name: b, target_percent: 100}]}\n"
 DIGEST = hashlib.sha256(b"data").hexdigest()
@@ -187,7 +189,6 @@ def test_bytes_that_were_not_signed_are_not_uploaded(repo: Path, model: Path, tm
     assert stored(repo) == before
 
 
-@pytest.mark.long
 def test_a_model_that_demands_a_signer_takes_no_other(repo: Path, model: Path, tmp_path: Path) -> None:
     root, other = Authority(tmp_path / "root"), Authority(tmp_path / "other", "other")
     done("model", "set", "wake", "--model-signer-root", root.file, "--model-signer-identity", ANNA, "-R", repo)

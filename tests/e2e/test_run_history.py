@@ -13,6 +13,8 @@ from support.agents import AllGood
 from support.server import Running, done, repository, serving, whimbrel
 from whimbrel import Agent, AgentOptions, limits
 
+pytestmark = pytest.mark.long
+
 DAY = 86400.0
 
 

@@ -17,6 +17,8 @@ from whimbrel import Agent
 from whimbrel.agent.probes import ProbeServer
 from whimbrel.errors import Unavailable
 
+pytestmark = pytest.mark.long
+
 BLOCK = 24
 
 

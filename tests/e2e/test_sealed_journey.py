@@ -10,6 +10,8 @@ from support.server import Running, done, serving, whimbrel
 from whimbrel import Agent
 from whimbrel.model.documents import digest_of
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:

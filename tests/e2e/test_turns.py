@@ -25,7 +25,7 @@ from whimbrel.server.config import Folder
 from whimbrel.server.controllers import Controllers
 from whimbrel.stores.transaction import transaction
 
-pytestmark = pytest.mark.usefixtures("buckets_by_name")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("buckets_by_name")]
 WAIT_S = 60.0  # on a busy machine
 
 
@@ -139,7 +139,6 @@ def runs(here: Running, device: str) -> int:
         return int(answer.json()["models"]["wake"]["serial"])
 
 
-@pytest.mark.long
 def test_nothing_begins_or_ends_in_a_freeze_but_it_goes_back(server: Running, tmp_path: Path) -> None:
     now = datetime.now(UTC)
     freeze = f"  freeze: [{{from: {now - timedelta(days=1):%Y-%m-%d}, to: {now + timedelta(days=2):%Y-%m-%d}}}]\n"
@@ -301,7 +300,6 @@ def outcome(opened: Repository) -> tuple[list[Any], list[Any], dict[str, Any]]:
     return ended, log, held
 
 
-@pytest.mark.long
 def test_a_controller_killed_after_any_transaction_changes_nothing(template: Path, tmp_path: Path) -> None:
     with eventful(template, tmp_path / "whole" / "repo") as opened:
         rounds(opened, killed_after=None)
