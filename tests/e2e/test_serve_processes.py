@@ -17,6 +17,7 @@ from support.serve_process import Server, served
 from support.server import repository, whimbrel
 from support.tls import certificate
 from whimbrel import Agent, AgentOptions
+from whimbrel.errors import Unavailable
 from whimbrel.server.addresses import bind
 
 pytestmark = pytest.mark.long
@@ -33,6 +34,15 @@ def until(true: Callable[[], bool], what: str) -> None:
 
 def child_of(server: Server) -> int:
     return int(Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()[0])
+
+
+def is_free(url: str) -> bool:
+    """Whether somebody can listen there. Another test of the machine may have the port for a moment."""
+    try:
+        bind(url.removeprefix("http://")).close()
+    except Unavailable:
+        return False
+    return True
 
 
 def answers(url: str, *, verify: ssl.SSLContext | bool = True) -> bool:
@@ -78,7 +88,7 @@ def test_where_the_first_process_is_killed_the_other_one_ends_and_the_port_is_fr
         server.process.kill()
         server.process.wait()
         until(lambda: not is_alive(child), "the device process goes on alone")
-    bind(listening.devices.removeprefix("http://")).close()
+    until(lambda: is_free(listening.devices), "the port of devices stays taken")
 
 
 # --- TLS ---
