@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from support.people_of_flows import SECRET, tokens
 from support.values import T0, Town, enrol, town
 from whimbrel import limits
 from whimbrel.errors import NotAllowed, NotFound, Refused, TooMany, UntrustedInput
@@ -19,12 +20,12 @@ from whimbrel.flows.devices.enrol import (
     check_credential,
     enrol_device,
 )
-from whimbrel.flows.devices.enrol_tokens import create_tokens, revoke_tokens
-from whimbrel.flows.devices.records import DeviceAccess, EnrolledDevice, EnrolTokenTerms
+from whimbrel.flows.devices.enrol_tokens import revoke_tokens
+from whimbrel.flows.devices.records import DeviceAccess, EnrolledDevice
 from whimbrel.flows.devices.told_labels import check_told_labels
 from whimbrel.model.documents import digest_of
 
-SECRET, CREDENTIAL = "t" * 32, "c" * 43
+CREDENTIAL = "c" * 43
 KEY, OTHER_KEY = "k" * 43, "n" * 43
 NOW = T0 + 7
 
@@ -33,19 +34,6 @@ NOW = T0 + 7
 def here() -> Iterator[Town]:
     with town() as made:
         yield made
-
-
-def tokens(here: Town, *secrets: str, name: str = "lot", because: str = "a lot", **terms: Any) -> None:
-    create_tokens(
-        here.stores.enrolments,
-        here.registry,
-        name,
-        secrets or (SECRET,),
-        terms=EnrolTokenTerms(**terms),
-        because=because,
-        actor="ana",
-        now=T0,
-    )
 
 
 def come(here: Town, *, at: float = NOW, credential: str = CREDENTIAL, **asked: Any) -> EnrolledDevice:

@@ -1,18 +1,16 @@
 """Enrolment tokens are made on terms that make sense, and revoked; the audit log says so."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
+from support.people_of_flows import tokens
 from support.values import T0, Town, town
 from whimbrel import limits
 from whimbrel.errors import Refused, UntrustedInput
-from whimbrel.flows.devices.enrol_tokens import create_tokens, revoke_tokens
-from whimbrel.flows.devices.records import EnrolTokenTerms
+from whimbrel.flows.devices.enrol_tokens import revoke_tokens
 from whimbrel.model.documents import encode
 
-SECRET = "t" * 32
 NOW = T0 + 7
 
 
@@ -20,19 +18,6 @@ NOW = T0 + 7
 def here() -> Iterator[Town]:
     with town() as made:
         yield made
-
-
-def tokens(here: Town, *secrets: str, name: str = "lot", because: str = "a lot", **terms: Any) -> None:
-    create_tokens(
-        here.stores.enrolments,
-        here.registry,
-        name,
-        secrets or (SECRET,),
-        terms=EnrolTokenTerms(**terms),
-        because=because,
-        actor="ana",
-        now=T0,
-    )
 
 
 def test_tokens_are_made_and_revoked_with_what_the_audit_log_says(here: Town) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from support.people_of_flows import by_person, refusal, start
 from support.values import (
     HOUR,
     T0,
-    Town,
     plan,
     quarantined,
     rollout,
@@ -18,11 +18,10 @@ from support.values import (
 )
 from whimbrel.errors import Conflict, Refused
 from whimbrel.flows.device_records import RunningVersion
-from whimbrel.flows.records import ApprovalRecord, RolloutRecord
+from whimbrel.flows.records import ApprovalRecord
 from whimbrel.flows.rollouts.approvals import PendingApproval, pending_approval
-from whimbrel.flows.rollouts.move import PersonMove, move, move_by_person
+from whimbrel.flows.rollouts.move import move
 from whimbrel.flows.rollouts.progress import devices_left, follow
-from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.plan.governance import Approval, OnFailure, OnSuccess
 from whimbrel.plan.plan import Plan
 from whimbrel.plan.rollout_states import Event, State
@@ -30,23 +29,6 @@ from whimbrel.plan.schedule import Freeze, Schedule
 from whimbrel.policy.shadow import ShadowStage
 
 FREEZE = Freeze(start="2026-01-01", end="2026-01-02")  # T0 lies in it; it ends with the 3rd
-
-
-def start(here: Town, said: Plan | None = None, **changes: Any) -> RolloutRecord:
-    values = {"plan_text": "", "tag": "abcdef", "hour_s": HOUR, "actor": "me", "now": T0} | changes
-    return start_rollout(here.registry, here.fleet, said or plan(), **values)
-
-
-def by_person(here: Town, wanted: PersonMove, *, now: float = T0 + 9, **more: Any) -> RolloutRecord:
-    values = {"because": "", "actor": "ada", "now": now} | more
-    return move_by_person(here.registry, here.fleet, "r1", wanted, **values)
-
-
-def refusal(kind: type[Exception], what: Any, *arguments: Any, **more: Any) -> str:
-    with pytest.raises(kind) as refused:
-        what(*arguments, **more)
-    assert type(refused.value) is kind
-    return str(refused.value)
 
 
 # --- it begins, waits, or is refused ---

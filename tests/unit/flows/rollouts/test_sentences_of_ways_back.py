@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from support.people_of_flows import by_person, refusal, start
 from support.values import (
-    HOUR,
     T0,
     Town,
     line,
@@ -22,36 +22,14 @@ from support.values import (
 )
 from whimbrel import limits
 from whimbrel.errors import Conflict, Refused
-from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.lift_quarantine import lift_quarantine
-from whimbrel.flows.rollouts.move import PersonMove, move_by_person
 from whimbrel.flows.rollouts.roll_back_model import WayBack, find_way_back, roll_back_completed, roll_back_model
 from whimbrel.flows.rollouts.rollout_set import find_members
 from whimbrel.flows.rollouts.selected_devices import refuse_unknown
-from whimbrel.flows.rollouts.start import start_rollout
 from whimbrel.flows.rollouts.way_back_words import way_back_sentences
 from whimbrel.model.documents import encode
 from whimbrel.model.release import Requirement
-from whimbrel.plan.plan import Plan
 from whimbrel.plan.rollout_states import State
-
-
-def start(here: Town, said: Plan | None = None, **changes: Any) -> RolloutRecord:
-    values = {"plan_text": "", "tag": "abcdef", "hour_s": HOUR, "actor": "me", "now": T0} | changes
-    return start_rollout(here.registry, here.fleet, said or plan(), **values)
-
-
-def by_person(here: Town, wanted: PersonMove, *, now: float = T0 + 9, **more: Any) -> RolloutRecord:
-    values = {"because": "", "actor": "ada", "now": now} | more
-    return move_by_person(here.registry, here.fleet, "r1", wanted, **values)
-
-
-def refusal(kind: type[Exception], what: Any, *arguments: Any, **more: Any) -> str:
-    with pytest.raises(kind) as refused:
-        what(*arguments, **more)
-    assert type(refused.value) is kind
-    return str(refused.value)
-
 
 # --- a model goes back ---
 
