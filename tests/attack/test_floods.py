@@ -225,7 +225,7 @@ def test_a_small_body_that_is_refused_costs_no_connection(server: Running) -> No
         for _ in range(3):
             answer = http.post("/default/device/v1/reports", content=bytes(limits.DEVICE_BODY_BYTES + 1))
             assert answer.status_code == 413
-        assert len(http._transport._pool.connections) == 1  # type: ignore[attr-defined]
+        assert len(http._transport._pool.connections) == 1
 
 
 def test_a_bomb_of_gzip_is_not_unpacked(server: Running) -> None:

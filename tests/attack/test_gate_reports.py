@@ -141,7 +141,7 @@ def test_honest_reports_of_everything_pass() -> None:
 def test_a_mean_that_is_left_out_holds(missing: str) -> None:
     with town(running=watched()) as here:
         there(here)
-        metrics = {name: seen for name, seen in good()["metrics"].items() if name != missing}  # type: ignore[attr-defined]
+        metrics = {name: seen for name, seen in good()["metrics"].items() if name != missing}
         said = [reports(device, window(**good(metrics=metrics))) for device in CANARY]
         verdict = judged(here, *activated(CANARY), *said)
         assert verdict.move == "hold"

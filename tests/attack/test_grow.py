@@ -21,7 +21,7 @@ TABLES = (
 def take(here: Town, *records: object, window_number: int = 1) -> None:
     stores = here.stores
     now = T0 + 300 * window_number
-    ingest(here.registry, here.fleet, records, now=now, devices=stores.inventory, health=stores.health)  # type: ignore[arg-type]
+    ingest(here.registry, here.fleet, records, now=now, devices=stores.inventory, health=stores.health)
 
 
 def rows(here: Town, table: Table) -> int:

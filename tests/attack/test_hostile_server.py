@@ -47,7 +47,7 @@ def opened(folder: Path, given_by: Server, **changes: Any) -> Agent:
         "device_id": "dev-1",
         "probes": AllGood(),
     }
-    return Agent.open(folder, AgentOptions(**{**given, **changes}))  # type: ignore[arg-type]
+    return Agent.open(folder, AgentOptions(**{**given, **changes}))
 
 
 @pytest.fixture

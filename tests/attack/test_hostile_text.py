@@ -190,7 +190,7 @@ def destination(form: str) -> Destination:
         url=url,
         secret_from="env:X",
         sender="a@b.c",
-        to=("d@e.f",),  # type: ignore[arg-type]
+        to=("d@e.f",),
     )
     return Destination(receiver, url=url, secret="k")
 

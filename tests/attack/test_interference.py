@@ -122,7 +122,7 @@ def test_page_instead_of_a_credential_or_a_token_is_no_answer(
     given = {"root": server.repository.root_bytes, "enrol_token": server.enrol_token, "probes": AllGood()}
     with Agent.open(
         tmp_path, AgentOptions(server=network.url, models=["detector"], device_id="dev-1", **given)
-    ) as agent:  # type: ignore[arg-type]
+    ) as agent:
         result = pass_by(agent)
         assert any("not as the server does" in problem for problem in result.problems)
         network.leave()

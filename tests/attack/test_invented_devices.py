@@ -300,7 +300,7 @@ def test_a_spike_of_enrolments_holds_what_would_go_on_and_tells_people() -> None
 def test_a_shelf_of_boards_a_factory_and_what_is_over_are_no_spike(count: int, more: dict[str, object]) -> None:
     with town() as here:
         here.enrol("old", at=BEFORE)
-        here.enrol(*(f"new-{n}" for n in range(count)), **{"at": LATER - 60} | more)  # type: ignore[arg-type]
+        here.enrol(*(f"new-{n}" for n in range(count)), **{"at": LATER - 60} | more)
         assert enrolment_spike(here.fleet.enrolment_rates(now=LATER)) is None
 
 

@@ -35,7 +35,7 @@ def server(tmp_path: Path) -> Iterator[Running]:
 
 
 def key(server: Running, name: str, *, folder: str = "offline") -> CryptoSigner:
-    return load_signer(server.folder / "keys" / folder / f"{name}.pem")  # type: ignore[return-value]
+    return load_signer(server.folder / "keys" / folder / f"{name}.pem")
 
 
 def next_role(server: Running, role: str, change: Change, *signers: CryptoSigner) -> bytes:

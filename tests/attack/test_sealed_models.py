@@ -53,7 +53,7 @@ def answered(answer: httpx.Response) -> SealedReleaseKey:
 
 def opened_by(device: Asking, answer: SealedReleaseKey, **other: object) -> str:
     named = {"namespace": "default", "model": "secret", "serial": 1, "device_id": device.device_id} | other
-    return open_key(answer, device.recipient, **named)  # type: ignore[arg-type]
+    return open_key(answer, device.recipient, **named)
 
 
 def blocks_of(content: bytes) -> list[bytes]:
@@ -316,7 +316,7 @@ def test_age_file_that_was_cut_or_made_longer_on_the_cdn_is_not_taken(
     kept = {name: (folder / name).read_bytes() for name in names}
     try:
         for name, content in kept.items():
-            (folder / name).write_bytes(spoil(content))  # type: ignore[operator]
+            (folder / name).write_bytes(spoil(content))
         with Agent.open(tmp_path / "device", options(running, f"dev-{request.node.callspec.id}", token)) as agent:
             status = agent.cycle(force=True).models["secret"]
             assert (status["serial"], status["refused"]) == (None, {})

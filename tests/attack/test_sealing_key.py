@@ -103,8 +103,8 @@ def test_version_that_comes_while_the_key_is_replaced_is_sealed_anew_too(
         if len(rounds) == 2:  # it was committed between the two rounds, which hold the lock
             kept.identities[9] = agefile.new_identity()
             content = keep_release_key(kept.identities[9], recipient, serial=9, **NAMES)
-            SealedVersions(given[0], "default").add("secret", 9, release_key=content, steps=(), at=9.0)  # type: ignore[arg-type]
-        real(*given)  # type: ignore[arg-type]
+            SealedVersions(given[0], "default").add("secret", 9, release_key=content, steps=(), at=9.0)
+        real(*given)
 
     monkeypatch.setattr(kept_release_keys, "_check_opens_some", publishing)
     assert replace_sealing_key(kept.database, kept.key).sealed_anew == 4

@@ -22,7 +22,7 @@ def make(stores: Stores, *secrets: str, name: str = "lot", at: float = T0, **ter
         stores.registry,
         name,
         secrets or (TOKEN,),
-        terms=EnrolTokenTerms(**terms),  # type: ignore[arg-type]
+        terms=EnrolTokenTerms(**terms),
         because="",
         actor="ana",
         now=at,
@@ -30,7 +30,7 @@ def make(stores: Stores, *secrets: str, name: str = "lot", at: float = T0, **ter
 
 
 def come(stores: Stores, device: str, *, at: float = T0, secret: str | None = TOKEN, **more: object) -> EnrolledDevice:
-    asked = EnrolmentRequest(device_id=device, secret=secret, **more)  # type: ignore[arg-type]
+    asked = EnrolmentRequest(device_id=device, secret=secret, **more)
     parts = stores.enrolments, stores.inventory, stores.fleet, stores.registry
     return enrol_device(*parts, asked, credential="c" * 43, now=at)
 
@@ -115,7 +115,7 @@ def test_a_person_lets_an_id_back_in_once_within_a_time_and_with_the_key_that_is
         def allowed(**more: object) -> None:
             device = stores.inventory.device("dev-1")
             parts = stores.enrolments, stores.registry, device
-            allow_again(*parts, because="", actor="ana", now=T0, **more)  # type: ignore[arg-type]
+            allow_again(*parts, because="", actor="ana", now=T0, **more)
 
         with pytest.raises(Refused, match="does not take over an id"):
             come(stores, "dev-1", **moment)

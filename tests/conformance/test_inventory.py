@@ -31,7 +31,7 @@ def fill(stores: Stores) -> None:
 
 def ids(inventory: Inventory, *, limit: int = 100, **asked: object) -> list[str]:
     selector = read_selector(str(asked.pop("selector", "")))
-    page = find_devices(inventory, DeviceFilter(selector=selector, **asked), after="", limit=limit)  # type: ignore[arg-type]
+    page = find_devices(inventory, DeviceFilter(selector=selector, **asked), after="", limit=limit)
     assert page.after is None
     return [device.device_id for device, _ in page.devices]
 
@@ -133,7 +133,7 @@ def test_what_refuses_tokens_is_read_whole_and_then_by_what_changed(database: Da
             ("back", "open", T0 + HOUR + 1, T0 + HOUR),
             ("gone", "removed", T0, T0),
         ):
-            entry = DeviceAccess(device_id=device, state=state, since=since, not_before=not_before)  # type: ignore[arg-type]
+            entry = DeviceAccess(device_id=device, state=state, since=since, not_before=not_before)
             stores.inventory.set_access(entry)
     with database.transaction() as connection:
         whole = access_that_matters(connection, removed_since=T0 + 10)

@@ -153,7 +153,7 @@ def test_both_slots_changed_leave_nothing_to_open_until_one_is_fetched_again(dev
 
 def test_file_that_changed_while_another_version_is_on_its_way_is_left(device: Device, world: World) -> None:
     def half(handler: object) -> None:
-        handler.close_connection = True  # type: ignore[attr-defined]
+        handler.close_connection = True
 
     for digest in list(world.repository.blobs):
         world.server.faults[f"artifacts/{digest}"] = half

@@ -62,7 +62,7 @@ def opened(tmp_path: Path, server: Server, repository: Repository, probes: Probe
             "probes": probes,
             **changes,
         }
-        agents.append(Agent.open(tmp_path / "device", AgentOptions(**given)))  # type: ignore[arg-type]
+        agents.append(Agent.open(tmp_path / "device", AgentOptions(**given)))
         return agents[-1]
 
     yield make
@@ -77,7 +77,7 @@ def use(agent: Agent, times: int = 3) -> None:
 
 
 def layer(serial: int, *, role: str = "treated", stage: int = 0) -> Layer:
-    arm = Arm(role=role, name=role, stage=stage, serial=serial, start=0, end=1_000_000)  # type: ignore[arg-type]
+    arm = Arm(role=role, name=role, stage=stage, serial=serial, start=0, end=1_000_000)
     return Layer(salt=7, entries=(Entry(rollout="r1", arms=(arm,)),))
 
 
@@ -294,13 +294,13 @@ def test_download_that_was_cut_in_half_goes_on_where_it_ended_after_a_restart(
     digest = repository.blob(big)
 
     def cut(handler: object) -> None:
-        handler.send_response(200)  # type: ignore[attr-defined]
-        handler.send_header("ETag", f'"{digest}"')  # type: ignore[attr-defined]
-        handler.send_header("Content-Length", str(len(big)))  # type: ignore[attr-defined]
-        handler.end_headers()  # type: ignore[attr-defined]
-        handler.wfile.write(big[: len(big) // 2])  # type: ignore[attr-defined]
-        handler.wfile.flush()  # type: ignore[attr-defined]
-        handler.close_connection = True  # type: ignore[attr-defined]
+        handler.send_response(200)
+        handler.send_header("ETag", f'"{digest}"')
+        handler.send_header("Content-Length", str(len(big)))
+        handler.end_headers()
+        handler.wfile.write(big[: len(big) // 2])
+        handler.wfile.flush()
+        handler.close_connection = True
 
     server.faults[f"artifacts/{digest}"] = cut
     first = opened()

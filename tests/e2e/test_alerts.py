@@ -236,7 +236,7 @@ def test_an_e_mail_has_the_reason_the_figures_and_the_plot(
     assert "it crashes on Fridays" in text.get_content()
     assert 'src="cid:plot"' in html.get_content()
     pictures = [part for part in message.walk() if part.get_content_type() == "image/png"]
-    assert pictures[0].get_payload(decode=True).startswith(b"\x89PNG")  # type: ignore[union-attr]
+    assert pictures[0].get_payload(decode=True).startswith(b"\x89PNG")
 
 
 def test_receivers_are_read_again_without_a_restart(folder: Path, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_an_attester_that_is_not_there_or_does_not_load_is_said_at_once(
     with Agent.open(tmp_path / "three", options(server, "odd-3", attestation="tpm-quote")) as agent:
         assert any("no TPM library" in problem for problem in agent.cycle(force=True).problems)
     with pytest.raises(UntrustedInput, match="attester is"):
-        AgentOptions(attester="tpm")  # type: ignore[arg-type]
+        AgentOptions(attester="tpm")
 
 
 def test_what_an_attester_says_itself_is_kept(server: Running, tmp_path: Path) -> None:

@@ -388,7 +388,7 @@ def busy(handler: BaseHTTPRequestHandler, seconds: int) -> None:
 def opened(tmp_path: Path, server: Server, **changes: object) -> Agent:
     root, probes = server.repository.root_bytes, AllGood()
     given = {"server": server.url, "root": root, "models": ["detector"], "probes": probes, **changes}
-    return Agent.open(tmp_path / "device", AgentOptions(**given))  # type: ignore[arg-type]
+    return Agent.open(tmp_path / "device", AgentOptions(**given))
 
 
 def test_root_rotations_that_were_missed_are_followed_one_by_one(tmp_path: Path, repository: Repository) -> None:

@@ -515,7 +515,7 @@ def test_another_models_key_publishes_nothing(repo: Path) -> None:
 
 def run(*arguments: object, **more: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "whimbrel.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **more)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **more)
 
 
 def test_an_error_of_a_process_is_one_sentence_and_its_status() -> None:

@@ -77,7 +77,7 @@ def fleet(server: Running, folder: Path, app: App) -> Iterator[AgentFleet]:
             ),
         )
 
-    playing = AgentFleet(open_fleet(folder, devices=DEVICES, open_one=open_one), app, use_every_s=3.0, seed=1)  # type: ignore[arg-type]
+    playing = AgentFleet(open_fleet(folder, devices=DEVICES, open_one=open_one), app, use_every_s=3.0, seed=1)
     try:
         playing.start(spread_s=4.0)
         yield playing

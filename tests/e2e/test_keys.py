@@ -108,7 +108,7 @@ def test_device_that_was_away_for_years_follows_every_root_since(
             def everything(ceremony: Ceremony, new: object = new, online: object = online) -> None:
                 for role, key in (("root", new), ("timestamp", online)):
                     (old,) = ceremony.keys_of(role).keyids
-                    ceremony.add(role, key)  # type: ignore[arg-type]
+                    ceremony.add(role, key)
                     ceremony.revoke(role, old)
                 for role in ("targets", "publisher-wake"):
                     ceremony.renew(role)

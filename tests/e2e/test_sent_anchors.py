@@ -81,7 +81,7 @@ def test_every_form_holds_the_whole_anchor_or_names_its_hash(tmp_path: Path, for
     from whimbrel.server.alert_forms import posted
     from whimbrel.server.receivers import Destination, Receiver
 
-    made = Receiver(name="x", form=form, url="http://127.0.0.1:9/", secret_from="env:X")  # type: ignore[arg-type]
+    made = Receiver(name="x", form=form, url="http://127.0.0.1:9/", secret_from="env:X")
     alert = Alert(
         key="default/1/x",
         namespace="default",

@@ -330,7 +330,7 @@ def test_a_session_wants_inputs_by_name(device: Make) -> None:
     here = device()
     with Session("wake", here.places, shadow=here.client) as model:
         with pytest.raises(UntrustedInput, match="by name"):
-            model.shadow([1, 2, 3])  # type: ignore[arg-type]
+            model.shadow([1, 2, 3])
         assert model.shadow(shadow_models.calls(1)[0])
 
 

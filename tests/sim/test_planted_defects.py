@@ -212,7 +212,7 @@ def _unsynced(where: str) -> Callable[[Simulation], None]:
     def prepare(world: Simulation) -> None:
         world.faults.rates["power cut"] = 8.0
         for device in world.devices:
-            device.disk.sync = _forgetful(device.disk.sync, where)  # type: ignore[method-assign]
+            device.disk.sync = _forgetful(device.disk.sync, where)
 
     return prepare
 

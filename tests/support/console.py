@@ -82,7 +82,7 @@ def text_of(page: httpx.Response) -> str:
 class _Loop(asyncio.SelectorEventLoop):
     """A loop with sockets, whose threads are none: the database in memory belongs to one thread."""
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         done = self.create_future()
         try:
             done.set_result(func(*args))

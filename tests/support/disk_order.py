@@ -28,7 +28,7 @@ def disk_order(monkeypatch: pytest.MonkeyPatch, top: Path) -> list[str]:
     for name in ("replace", "rename"):
         move = getattr(os, name)
 
-        def moved(source: str | Path, target: str | Path, move=move) -> None:  # type: ignore[no-untyped-def]
+        def moved(source: str | Path, target: str | Path, move=move) -> None:
             order.append(f"rename {named(str(target))}")
             move(source, target)
 

@@ -36,8 +36,8 @@ class ForkedServer(ProbeServer):
     def _running(self) -> Any:
         if self._process is None or self._process.poll() is not None:
             self._stop()
-            self._process = _Forked()  # type: ignore[assignment]
-            self._place.write_text(str(self._process.pid))  # type: ignore[attr-defined]
+            self._process = _Forked()
+            self._place.write_text(str(self._process.pid))
         return self._process
 
 

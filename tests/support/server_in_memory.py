@@ -84,7 +84,7 @@ class Clock:
 class OneThread(asyncio.SelectorEventLoop):
     """An event loop that does at once what is given to a thread. It sleeps where it waits, as for the blob store."""
 
-    run_in_executor = InlineLoop.run_in_executor  # type: ignore[assignment]
+    run_in_executor = InlineLoop.run_in_executor
 
 
 class BlobsInMemory(Blobs):

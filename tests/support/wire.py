@@ -18,13 +18,13 @@ class Wire(urllib3.PoolManager):
         super().__init__()
         self._handler = handler_of(server)
 
-    def request(  # type: ignore[override]
+    def request(
         self, method: str, url: str, *, headers: dict[str, str], body: bytes | None = None, **_: Any
     ) -> urllib3.HTTPResponse:
         lines = [f"{method} {urlsplit(url).path} HTTP/1.1", f"Content-Length: {len(body or b'')}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         handler = self._handler.__new__(self._handler)
-        handler.rfile = io.BufferedReader(io.BytesIO("\r\n".join([*lines, "", ""]).encode() + (body or b"")))  # type: ignore[arg-type]
+        handler.rfile = io.BufferedReader(io.BytesIO("\r\n".join([*lines, "", ""]).encode() + (body or b"")))
         sent = io.BytesIO()
         handler.wfile = sent
         handler.client_address = "here", 0
@@ -32,7 +32,7 @@ class Wire(urllib3.PoolManager):
         handler.handle_one_request()
         if not sent.getvalue():
             raise ProtocolError("the server closed the connection")
-        answer = http.client.HTTPResponse(_Socket(sent.getvalue()))  # type: ignore[arg-type]
+        answer = http.client.HTTPResponse(_Socket(sent.getvalue()))
         answer.begin()
         return urllib3.HTTPResponse(
             body=io.BytesIO(answer.read()),

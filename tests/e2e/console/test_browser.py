@@ -45,7 +45,7 @@ class Desk:
     def __init__(self, browser: Browser, url: str, *, scheme: str, width: int, scripts: bool = True) -> None:
         self.url, self.said = url, list[str]()
         context = browser.new_context(
-            color_scheme=scheme,  # type: ignore[arg-type]
+            color_scheme=scheme,
             viewport={"width": width, "height": 900},
             java_script_enabled=scripts,
         )

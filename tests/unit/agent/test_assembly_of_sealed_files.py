@@ -49,7 +49,7 @@ def test_file_that_was_sealed_wrongly_is_fetched_once_however_often_it_is_tried(
     named = File(name="m.onnx", size_bytes=12, sha256=digest_of(b"the one said"), format="onnx", sealed=sealed)
     download = FromFolder(tmp_path / "age", tmp_path / "incoming")
     for _ in range(3):
-        assembly = Assembly(download, disk=RealDisk(), release_key=lambda: identity, opens=opens)  # type: ignore[arg-type]
+        assembly = Assembly(download, disk=RealDisk(), release_key=lambda: identity, opens=opens)
         with pytest.raises(UntrustedInput, match="its publisher sealed another file"):
             assembly.bring(named, (), {})
     assert download.fetches == 1

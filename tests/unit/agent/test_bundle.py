@@ -136,7 +136,7 @@ def test_a_bundle_stands_in_for_the_network_until_its_block_ends(opened: Made) -
         def ask(self, *_: object, **__: object) -> Answer:
             return Answer(503, {})
 
-    switched = Switched(Network())  # type: ignore[arg-type]
+    switched = Switched(Network())
     bundle = opened(artifacts__x=b"12345")
 
     def asked() -> tuple[bool, bool, bool, int]:

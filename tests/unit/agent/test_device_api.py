@@ -61,7 +61,7 @@ class Desk:
             labels=dict,
             enrol_token=None if credential else "e" * 32,
             disk=RealDisk(),
-            network=self,  # type: ignore[arg-type]
+            network=self,
             clock=lambda: self.uptime,
             confidential=confidential,
         )

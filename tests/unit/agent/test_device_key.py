@@ -42,7 +42,7 @@ def opened(tmp_path: Path, server: Server) -> Iterator[Opened]:
             "probes": AllGood(),
             **changes,
         }
-        agents.append(Agent.open(tmp_path / "agent", AgentOptions(**given)))  # type: ignore[arg-type]
+        agents.append(Agent.open(tmp_path / "agent", AgentOptions(**given)))
         return agents[-1]
 
     yield make

@@ -184,7 +184,7 @@ def test_a_reference_is_counted_with_either_runtime(tmp_path: Path, kind: str) -
     path.write_bytes(MAKERS[kind]())
     samples = Tensor(dtype="float32", shape=(2, 4), values=(1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0))
     validation = Validation(inputs={"x": samples}, labels=(0, 1), output="y", accuracy_min=1.0)
-    assert reference_of(path, kind, validation).shares == (0.5, 0.5)  # type: ignore[arg-type]
+    assert reference_of(path, kind, validation).shares == (0.5, 0.5)
 
 
 # --- llama.cpp ---

@@ -35,7 +35,7 @@ def model(tmp_path: Path) -> Path:
 
 def tried(server: ProbeServer, path: Path, **changes: object) -> ProbeResult:
     fields = {"signature": signature_of(), "probe": probe_of(factor=2.0), "format": "onnx", **changes}
-    return server.probe(ProbeRequest(path=str(path), **fields))  # type: ignore[arg-type]
+    return server.probe(ProbeRequest(path=str(path), **fields))
 
 
 def test_a_golden_output_that_the_model_does_not_have_fails(server: ProbeServer, model: Path) -> None:

@@ -116,7 +116,7 @@ def server() -> Iterator[Server]:
 
 def options(server: Server, **more: object) -> AgentOptions:
     root = server.repository.root_bytes
-    return AgentOptions(server=server.url, root=root, models=["detector"], probes=AllGood(), **more)  # type: ignore[arg-type]
+    return AgentOptions(server=server.url, root=root, models=["detector"], probes=AllGood(), **more)
 
 
 def test_the_first_download_is_in_the_status_while_it_runs(tmp_path: Path, server: Server) -> None:

@@ -29,7 +29,7 @@ class Trust:
 
 
 def refreshing(trust: Trust, *, least_s: float, at: SimpleNamespace) -> Refreshing:
-    return Refreshing(trust, now=lambda: at.now, chance=random.Random(7), least_s=lambda: least_s)  # type: ignore[arg-type]
+    return Refreshing(trust, now=lambda: at.now, chance=random.Random(7), least_s=lambda: least_s)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_on_a_metered_network_a_device_looks_less_often_than_a_rollout_asks(
             models=["detector"],
             situation=lambda: Situation(unmetered=unmetered),
             probes=AllGood(),
-            **settings,  # type: ignore[arg-type]
+            **settings,
         )
         with Agent.open(tmp_path, options) as agent:
             assert agent.cycle(now).refreshed

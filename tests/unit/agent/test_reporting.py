@@ -53,7 +53,7 @@ def opened(tmp_path: Path, server: Server) -> Iterator[Opened]:
             "probes": AllGood(),
             **changes,
         }
-        agents.append(Agent.open(tmp_path, AgentOptions(**given)))  # type: ignore[arg-type]
+        agents.append(Agent.open(tmp_path, AgentOptions(**given)))
         return agents[-1]
 
     yield make

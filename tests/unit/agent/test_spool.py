@@ -25,7 +25,7 @@ def spool_at(path: Path) -> Spool:
 
 
 def closed(name: str, serial: int = 1, **changes: object) -> Ended:
-    return Ended(name, serial, Closed(serial=serial, **{"inferences": 2} | changes))  # type: ignore[arg-type]
+    return Ended(name, serial, Closed(serial=serial, **{"inferences": 2} | changes))
 
 
 def cut(spool: Spool, model: str = "m", serial: int | None = 1, cohorts: tuple[Cohort, ...] = ()) -> None:

@@ -30,7 +30,7 @@ EVERYTHING = Fleet(
 )
 
 
-def drawn(fleet: Fleet, harm: Harm, *, seed: int = 3):  # type: ignore[no-untyped-def]
+def drawn(fleet: Fleet, harm: Harm, *, seed: int = 3):
     return draw_fleet(fleet, harm, np.random.default_rng(seed))
 
 

@@ -184,7 +184,7 @@ def test_a_treated_device_that_runs_its_version_already_is_told_as_activated_and
         journal = stand_in(Journal(model="m", memberships=(member,), outbox=full), member, serial=7, at=9.0)
         assert journal.memberships[0].since == 9.0
         assert len(journal.outbox) == limits.OUTBOX
-        assert journal.outbox[-1] == Announcement(model="m", step=step, serial=7, rollout="r", stage=2, role=role)  # type: ignore[arg-type]
+        assert journal.outbox[-1] == Announcement(model="m", step=step, serial=7, rollout="r", stage=2, role=role)
 
 
 def test_a_permission_is_noted_of_the_cohort_that_was_asked_about() -> None:

@@ -7,7 +7,7 @@ from whimbrel.device.slots import Content, Held
 
 def held(serial: int = 2, slot: str = "b") -> Held:
     contents = (Content(name="model.onnx", sha256="a" * 64),)
-    return Held(slot=slot, serial=serial, version=f"v{serial}", entry="model.onnx", contents=contents)  # type: ignore[arg-type]
+    return Held(slot=slot, serial=serial, version=f"v{serial}", entry="model.onnx", contents=contents)
 
 
 NEW = CrashLoop(serial=2, slot="b")

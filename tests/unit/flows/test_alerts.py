@@ -16,7 +16,7 @@ from whimbrel.server.receivers import Destination, Receiver
 
 
 def told(event: str = "held", stage: int = 0, at: float = 0.0) -> EarlierAlert:
-    return EarlierAlert(receiver="team", event=event, stage=stage, at=at)  # type: ignore[arg-type]
+    return EarlierAlert(receiver="team", event=event, stage=stage, at=at)
 
 
 def alert(event: str) -> Alert:
@@ -28,7 +28,7 @@ def alert(event: str) -> Alert:
         at=0.0,
         because="b",
         actor="gate",
-        model="wake",  # type: ignore[arg-type]
+        model="wake",
         rollout="r1",
         stage=0,
         stage_name="canary",
@@ -91,7 +91,7 @@ def test_every_form_tells_of_a_device_without_a_rollout(form: str) -> None:
     )
     assert (told.thread, told.severity, told.status) == ("default/device/board-1", "warning", "firing")
     url = "https://hooks.example.com/x"
-    receiver = Receiver(name="team", form=form, url=url, secret_from="env:KEY")  # type: ignore[arg-type]
+    receiver = Receiver(name="team", form=form, url=url, secret_from="env:KEY")
     body = posted(told, Destination(receiver, url, "s"), plot=None, now=0.0).body.decode()
     assert "board-1" in body
     assert "two installations report" in body
@@ -105,7 +105,7 @@ def monitor_alert(event: str, outcome: str = "alert") -> Alert:
         key="k",
         namespace="default",
         receiver="team",
-        event=event,  # type: ignore[arg-type]
+        event=event,
         at=0.0,
         because="error_rate is 50%",
         actor="monitor",
@@ -167,7 +167,7 @@ def experiment_alert(event: str, arm: str = "") -> Alert:
         key="k",
         namespace="default",
         receiver="team",
-        event=event,  # type: ignore[arg-type]
+        event=event,
         at=0.0,
         because="large is stopped: recall is worse",
         actor="gate",
@@ -211,7 +211,7 @@ def test_every_form_tells_of_a_stopped_arm_and_of_no_stage(form: str) -> None:
     told = experiment_alert("arm_stopped", "large")
     assert (told.thread, told.severity) == ("default/experiment/e1", "critical")
     url = "https://hooks.example.com/x"
-    receiver = Receiver(name="team", form=form, url=url, secret_from="env:KEY")  # type: ignore[arg-type]
+    receiver = Receiver(name="team", form=form, url=url, secret_from="env:KEY")
     body = posted(told, Destination(receiver, url, "s"), plot=None, now=0.0).body.decode()
     assert "wake: the experiment e1 stops the arm large" in body
     assert "recall is worse" in body

@@ -21,7 +21,7 @@ from whimbrel.model.documents import encode
 
 def record(number: int, **changes: object) -> AuditRecord:
     fields = {"namespace": "default", "at": T0 + number, "actor": "ana", "action": "advance", "because": f"n {number}"}
-    return AuditRecord(**fields | changes)  # type: ignore[arg-type]
+    return AuditRecord(**fields | changes)
 
 
 def chain(length: int, **changes: object) -> list[ChainedEntry]:

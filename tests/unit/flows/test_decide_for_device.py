@@ -22,7 +22,7 @@ ONE = {
 
 
 def wake(**changes: object) -> PublishedModel:
-    return PublishedModel(**{"policy": policy(), "line": line(), "releases": {1: release(1), 2: release(2)}} | changes)  # type: ignore[arg-type]
+    return PublishedModel(**{"policy": policy(), "line": line(), "releases": {1: release(1), 2: release(2)}} | changes)
 
 
 def asked(
@@ -54,7 +54,7 @@ def test_a_device_falls_into_its_arm_by_its_id_or_by_the_key_that_was_drawn() ->
 def test_of_a_sealed_build_the_answer_has_both_forms() -> None:
     sealed = file(sealed=Sealed(sha256="d" * 64, size_bytes=300))
     only = release(1, variants=(Variant(name="any", files=(sealed,)),))
-    (told,) = asked({"wake": wake(releases={1: only})})["wake"]["files"]  # type: ignore[misc]
+    (told,) = asked({"wake": wake(releases={1: only})})["wake"]["files"]
     assert told == BUILD | {"sealed": {"sha256": "d" * 64, "size_bytes": 300}}
 
 
@@ -93,7 +93,7 @@ def test_a_version_whose_release_is_not_known_is_named_without_files() -> None:
 def decoder(**changes: object) -> PublishedModel:
     own = policy(model="decoder", baseline=1, known_good=(1,), layers=())
     fields = {"policy": own, "line": line(model="decoder"), "releases": {1: release(1, model="decoder")}}
-    return PublishedModel(**fields | changes)  # type: ignore[arg-type]
+    return PublishedModel(**fields | changes)
 
 
 def both(*, offered: Policy | None = None) -> dict[str, PublishedModel]:

@@ -32,7 +32,7 @@ from whimbrel.policy.policy import Arm, Conditions, Entry, Policy, SetLead
 
 def render(*rollouts: RolloutRecord, **changes: object) -> Policy:
     values = {"versions": [version(1), version(2)], "quarantine": [], "sequence": 1} | changes
-    return render_policy(values.pop("model", model()), rollouts=rollouts, **values)  # type: ignore[arg-type]
+    return render_policy(values.pop("model", model()), rollouts=rollouts, **values)
 
 
 def test_the_same_rows_give_the_same_bytes() -> None:

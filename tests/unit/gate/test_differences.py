@@ -129,7 +129,7 @@ def test_devices_without_a_past_are_compared_among_themselves() -> None:
 
 def test_the_slope_and_the_correlation_are_those_within_the_arms() -> None:
     values_t, values_c, before_t, before_c = arms(known=40)
-    x = np.concatenate([np.array(b[:40], dtype=float) - np.mean(b[:40]) for b in (before_t, before_c)])  # type: ignore[arg-type]
+    x = np.concatenate([np.array(b[:40], dtype=float) - np.mean(b[:40]) for b in (before_t, before_c)])
     y = np.concatenate([np.array(v[:40]) - np.mean(v[:40]) for v in (values_t, values_c)])
     panels = [panel_of(values_t, before_t), panel_of(values_c, before_c)]
     assert slope(panels) == pytest.approx(x @ y / (x @ x))

@@ -277,7 +277,7 @@ def _experiment(chance: random.Random, strict: Plan, *, rate: float, times: floa
 
 def _summaries(metrics: dict[str, dict[str, float]]) -> dict[str, object]:
 
-    return {name: Moments(**values) for name, values in metrics.items()}  # type: ignore[arg-type]
+    return {name: Moments(**values) for name, values in metrics.items()}
 
 
 def test_two_arms_that_are_alike_are_seldom_taken_for_harm() -> None:

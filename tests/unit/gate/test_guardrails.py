@@ -17,7 +17,7 @@ from whimbrel.plan.plan import Plan
 def both(windows: int = 12, *, treated: dict[str, object], control: dict[str, object]) -> list[Cell]:
     return [
         c for w in range(windows) for c in (cell("treated", w, n=100, **treated), cell("control", w, n=1900, **control))
-    ]  # type: ignore[arg-type]
+    ]
 
 
 def crashing() -> list[Cell]:
@@ -30,7 +30,7 @@ def metric(name: str, mean: float, n: int, *, spread: float = 1.0) -> dict[str, 
 
 
 def guarded(**changes: object) -> Plan:
-    return plan(guardrails=(Guardrail(**changes),))  # type: ignore[arg-type]
+    return plan(guardrails=(Guardrail(**changes),))
 
 
 # --- severities ---

@@ -15,7 +15,7 @@ FAST, SLOW = key_of(20.0), key_of(80.0)
 
 
 def held(*cells: object, **limits: float) -> str:
-    verdict = judge(plan(stage(**limits), on_small_harm="hold"), gate_input(*cells))  # type: ignore[arg-type]
+    verdict = judge(plan(stage(**limits), on_small_harm="hold"), gate_input(*cells))
     assert verdict.move == "hold", verdict
     return verdict.because.removeprefix("stage canary has soaked, but ")
 
@@ -77,13 +77,13 @@ def test_a_limit_of_time_is_said_in_milliseconds_and_sessions() -> None:
 def test_every_limit_has_its_unit_its_other_figure_and_its_name(
     treated: dict[str, object], control: dict[str, object], limits: dict[str, float], sentence: str
 ) -> None:
-    said = held(cell("treated", 0, n=100, **treated), cell("control", 0, n=100, **control), **limits)  # type: ignore[arg-type]
+    said = held(cell("treated", 0, n=100, **treated), cell("control", 0, n=100, **control), **limits)
     assert said == sentence
 
 
 def check(treated: float | None, limit: float, **changes: object) -> LimitCheck:
     values = {"name": "x", "words": "it", "form": "percent", "compared": "value", "limit": limit, "treated": treated}
-    return LimitCheck(**values | changes)  # type: ignore[arg-type]
+    return LimitCheck(**values | changes)
 
 
 def test_a_figure_has_as_many_digits_as_tell_it_from_its_limit() -> None:
@@ -153,8 +153,8 @@ def test_without_a_control_a_stage_needs_a_window_of_its_own_and_nobody_who_went
 )
 def test_a_limit_is_kept_up_to_itself(changes: dict[str, object], kept: float, broken: float) -> None:
     limit = changes.pop("limit", 0.02)
-    assert not check(kept, limit, **changes).broken  # type: ignore[arg-type]
-    assert check(broken, limit, **changes).broken  # type: ignore[arg-type]
+    assert not check(kept, limit, **changes).broken
+    assert check(broken, limit, **changes).broken
 
 
 def test_what_was_not_told_is_past_no_limit_and_keeps_none() -> None:
@@ -183,7 +183,7 @@ def test_a_control_breaks_absolute_limits_alone() -> None:
     ],
 )
 def test_a_comparison_has_its_own_words(changes: dict[str, object], sentence: str) -> None:
-    assert sentence in check(changes.pop("treated"), changes.pop("limit"), **changes).sentence()  # type: ignore[arg-type]
+    assert sentence in check(changes.pop("treated"), changes.pop("limit"), **changes).sentence()
 
 
 @pytest.mark.parametrize(

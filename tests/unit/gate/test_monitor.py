@@ -29,7 +29,7 @@ UNALIKE = Pairs(pairs=10_000, squares=10_000)  # hours of one device have nothin
 def sums(devices: int = 100, *, crashed: int = 0, alike: bool = False, **more: object) -> HourSums:
     pairs = {} if alike else dict.fromkeys(("crash", "error", "usage", "accuracy", "battery"), UNALIKE)
     values = {"devices": devices, "used": devices, "crashed": crashed, "pairs": pairs} | more
-    return HourSums(**values)  # type: ignore[arg-type]
+    return HourSums(**values)
 
 
 def mean(value: float, devices: int = 100, *, sd: float = 0.1) -> Spread:
@@ -146,9 +146,9 @@ def day(now: HourSums, other: HourSums, *, hours: int = 12) -> list[Compared]:
 def test_each_measure_that_departs_is_found_alone(
     measure: str, now: dict[str, object], other: dict[str, object]
 ) -> None:
-    assert found(day(sums(1000, **now), sums(1000, **other))) == {measure}  # type: ignore[arg-type]
-    assert found(day(sums(1000, **other), sums(1000, **other))) == set()  # type: ignore[arg-type]
-    assert found(day(sums(1000, **other), sums(1000, **now))) == set()  # type: ignore[arg-type]
+    assert found(day(sums(1000, **now), sums(1000, **other))) == {measure}
+    assert found(day(sums(1000, **other), sums(1000, **other))) == set()
+    assert found(day(sums(1000, **other), sums(1000, **now))) == set()
 
 
 def test_half_of_all_answers_wrong_is_seen_in_a_small_fleet_within_hours() -> None:

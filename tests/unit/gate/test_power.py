@@ -49,11 +49,11 @@ def test_more_devices_and_more_time_see_less_harm() -> None:
     ]
     ratios = [harm.crash_ratio for harm in harms]
     assert None not in ratios
-    assert ratios == sorted(ratios, reverse=True)  # type: ignore[type-var]
+    assert ratios == sorted(ratios, reverse=True)
     waits = [harm.hours_to_see["2"] for harm in harms]
-    assert waits[0] > waits[1] == waits[2]  # type: ignore[operator]
+    assert waits[0] > waits[1] == waits[2]
     drops = [harm.hours_to_see_drop for harm in harms]
-    assert drops[0] > drops[1]  # type: ignore[operator]
+    assert drops[0] > drops[1]
 
 
 def test_an_arm_that_is_empty_sees_nothing() -> None:
@@ -138,7 +138,7 @@ def test_what_a_stage_would_see_is_by_its_own_share_of_the_budget() -> None:
         assert harm.hours_to_see[f"{ratio:g}"] == pytest.approx(events / 0.02 / 300, abs=0.006)
     alpha = 0.1 * weights["accuracy"] * 0.2 * 0.5 * 0.9
     rho = one_sided_rho(v_opt=2 * math.log(10) / 0.035**2, alpha=0.1)
-    v = harm.hours_to_see_drop / (0.3**2 * (1 / 300 + 1 / 2700))  # type: ignore[operator]
+    v = harm.hours_to_see_drop / (0.3**2 * (1 / 300 + 1 / 2700))
     assert mean_log_e(precision=v, total=0.015 * v, rho=rho) == pytest.approx(math.log(1 / alpha), rel=1e-3)
 
 

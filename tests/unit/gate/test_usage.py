@@ -25,7 +25,7 @@ def used(*, treated: int, control: int, windows: int = 20) -> list[Cell]:
 
 
 def watched(**changes: object) -> Plan:
-    return plan(guardrails=(Guardrail(metric="usage", **changes),))  # type: ignore[arg-type]
+    return plan(guardrails=(Guardrail(metric="usage", **changes),))
 
 
 def told(**sums: int) -> Cell:

@@ -16,7 +16,7 @@ HOUR = 500_000 - 500_000 % 24  # the first hour of a day
 
 
 def window(**more: object) -> Window:
-    return Window(model="wake", serial=1, first=1, last=1, **more)  # type: ignore[arg-type]
+    return Window(model="wake", serial=1, first=1, last=1, **more)
 
 
 def told(*windows: Window, hours: list[int] | None = None, peaks: tuple[str, ...] = ()) -> tuple[DeviceHour, HourSums]:

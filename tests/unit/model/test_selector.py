@@ -9,7 +9,7 @@ from whimbrel.plan.selector_words import selector_words
 
 
 def term(operator: str, *values: str, key: str = "chip") -> Expression:
-    return Expression(key=key, operator=operator, values=values)  # type: ignore[arg-type]
+    return Expression(key=key, operator=operator, values=values)
 
 
 @pytest.mark.parametrize("operator", ["In", "Gt", "Lt", "Version", "Exists"])

@@ -217,7 +217,7 @@ TAKEN = " is the name of a limit's own test; call the metric something else"
 )
 def test_a_guardrail_that_would_be_misread_is_refused(guardrail: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=refusal(said)):
-        Guardrail(**guardrail)  # type: ignore[arg-type]
+        Guardrail(**guardrail)
 
 
 RATIO = "a ratio to the control's, at least 1"

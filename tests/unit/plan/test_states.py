@@ -50,7 +50,7 @@ def test_a_refused_move_changes_nothing(state: State, move: str) -> None:
     with town(running=rollout(state=state, ended_at=T0)) as here:
         before = here.registry.rollout("r1")
         with pytest.raises(IllegalTransition):
-            move_by_person(here.registry, here.fleet, "r1", move, because="", actor="me", now=T0 + 5)  # type: ignore[arg-type]
+            move_by_person(here.registry, here.fleet, "r1", move, because="", actor="me", now=T0 + 5)
         assert here.registry.rollout("r1") == before
         assert here.registry.quarantines("wake") == []
         assert here.registry.audit_log() == []

@@ -433,7 +433,7 @@ def going_back(**changes: object) -> Decision:
         baseline=4, known_good=(4, 3, 2, 1), quarantine=(Quarantine(serial=5),), layers=layers(entry("r1", serial=5))
     )
     under, refused, unfit = changes.get("under", line()), changes.get("refused", ()), changes.get("unfit", ())
-    return decide(said, under, Profile(CANARY, {}, frozenset(refused), frozenset(unfit)))  # type: ignore[arg-type]
+    return decide(said, under, Profile(CANARY, {}, frozenset(refused), frozenset(unfit)))
 
 
 @pytest.mark.parametrize(

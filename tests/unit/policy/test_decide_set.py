@@ -47,7 +47,7 @@ def decided(
         )
         for name, each in policies.items()
     }
-    return decide_set(models, requires)  # type: ignore[arg-type]
+    return decide_set(models, requires)
 
 
 def pair(decisions: SetDecisions) -> tuple[int | None, int | None]:

@@ -17,7 +17,7 @@ HOUR_S = 3600.0
 
 
 def set_access(server: ServerInMemory, device: str, state: str, *, since: float, not_before: float = 0.0) -> None:
-    entry = DeviceAccess(device_id=device, state=state, since=since, not_before=not_before)  # type: ignore[arg-type]
+    entry = DeviceAccess(device_id=device, state=state, since=since, not_before=not_before)
     with server.stores() as stores:
         stores.inventory.set_access(entry)
 

@@ -28,7 +28,7 @@ OF_ANY_SHAPE = {
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = create_repository(Path(tmp_path_factory.mktemp("described") / "repo"), Config())
     with open_repository(folder) as opened:
-        return asyncio.run(fetched(httpx.ASGITransport(admin_app(opened.admin_context()))))  # type: ignore[arg-type]
+        return asyncio.run(fetched(httpx.ASGITransport(admin_app(opened.admin_context()))))
 
 
 async def fetched(transport: httpx.ASGITransport) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def with_receivers(*receivers: Receiver) -> Iterator[ServerInMemory]:
     """A server whose receivers are known from now on, and whose waits are the longest ones."""
     with server_in_memory(receivers=receivers) as server:
         server.alerts.introduce()
-        server.alerts._chance.uniform = lambda least, most: most - least  # type: ignore[method-assign]
+        server.alerts._chance.uniform = lambda least, most: most - least
         yield server
 
 
@@ -198,7 +198,7 @@ def test_the_same_of_the_same_stage_is_news_again_after_an_hour(hooks: Hooks, la
 def test_what_is_about_no_rollout_says_what_it_is_about(
     hooks: Hooks, event: str, action: str, about: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    asking = Receiver(name="team", form="generic", url=TEAM.url, on=(event,))  # type: ignore[arg-type]
+    asking = Receiver(name="team", form="generic", url=TEAM.url, on=(event,))
     with with_receivers(asking) as server:
         happens(server, action, **about)
         send(server)

@@ -183,7 +183,7 @@ def test_what_comes_while_an_entry_is_written_is_in_the_next_one(
 
     def meanwhile(database: object) -> list[str]:
         count(server, "a", "b")
-        return namespaces(database)  # type: ignore[arg-type]
+        return namespaces(database)
 
     count(server, "a")
     with monkeypatch.context() as patched:

@@ -16,7 +16,7 @@ from whimbrel.server.event_loop import new_event_loop
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
 def test_a_connection_that_is_accepted_sends_without_delay(make_loop: object, address: str) -> None:
     """An answer in two writes took 44 ms: asyncio sets TCP_NODELAY only where the socket's protocol number is TCP's."""
-    with asyncio.Runner(loop_factory=make_loop) as runner:  # type: ignore[arg-type]
+    with asyncio.Runner(loop_factory=make_loop) as runner:
         assert runner.run(_accepted_without_delay(address)) is True
 
 

@@ -53,7 +53,7 @@ def test_an_entitled_device_gets_the_key_sealed_to_itself(sealed: ServerInMemory
     assert (answer.status_code, answer.json().keys()) == (200, {"model", "serial", "sealed"})
     key = convert(SealedReleaseKey, answer.json(), what="the answer")
     named = {"namespace": "default", "model": "secret", "serial": 1, "device_id": "board-1"}
-    assert open_key(key, device.recipient, **named) == IDENTITY  # type: ignore[arg-type]
+    assert open_key(key, device.recipient, **named) == IDENTITY
     recipient = recipient_key_of(device.recipient)
     (entry,) = audited(sealed, "hand_out_release_key")
     assert (entry.model, entry.device, entry.actor) == ("secret", "board-1", "board-1")

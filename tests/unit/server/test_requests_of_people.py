@@ -212,7 +212,7 @@ def test_a_route_without_a_permission_is_nobodys() -> None:
         opt: dict[str, Any] = {}
 
     with pytest.raises(InvariantBroken, match="declares no permission, so nobody may ask it"):
-        permission_needed(Handler(), {})  # type: ignore[arg-type]
+        permission_needed(Handler(), {})
 
 
 def test_an_application_with_such_a_route_is_not_made(server: ServerInMemory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def test_a_new_file_holds_what_was_asked_and_is_closed_where_it_has_a_password(t
     ],
 )
 def test_a_password_makes_the_file_a_secret(changes: dict[str, str], secret: bool) -> None:
-    assert Config(**changes).has_password is secret  # type: ignore[arg-type]
+    assert Config(**changes).has_password is secret
 
 
 # --- read again ---
@@ -173,6 +173,6 @@ def test_a_file_that_is_not_understood_changes_nothing_and_says_why(tmp_path: Pa
 def test_receivers_of_an_event_are_those_that_ask_for_it(tmp_path: Path) -> None:
     asks = '[[receivers]]\nname = "b"\nform = "generic"\nurl = "https://example.com/b"\non = ["audit_anchor"]\n'
     receivers = CurrentReceivers(written(tmp_path, HOOK.format("a", 1) + asks))
-    assert receivers.asking_for("audit_anchor") == ["b"]  # type: ignore[arg-type]
+    assert receivers.asking_for("audit_anchor") == ["b"]
     touched(tmp_path, "", at=100)
-    assert receivers.asking_for("audit_anchor") == ["b"]  # type: ignore[arg-type]
+    assert receivers.asking_for("audit_anchor") == ["b"]

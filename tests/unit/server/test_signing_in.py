@@ -81,7 +81,7 @@ def test_a_token_is_kept_as_its_hash_alone(server: ServerInMemory) -> None:
     assert made["token"].startswith("whimbrel_")
     raw = server.database.engine.raw_connection()
     try:
-        dump = "\n".join(raw.driver_connection.iterdump())  # type: ignore[union-attr]
+        dump = "\n".join(raw.driver_connection.iterdump())
     finally:
         raw.close()
     assert made["id"] in dump
@@ -308,7 +308,7 @@ def test_good_tokens_of_longest_ago_are_forgotten_first(monkeypatch: pytest.Monk
 
 # --- what a caller may ---
 def caller(*roles: Role, kind: str = "person", vouched: bool = True) -> Caller:
-    return Caller(account="ada", kind=kind, roles=roles, vouched=vouched)  # type: ignore[arg-type]
+    return Caller(account="ada", kind=kind, roles=roles, vouched=vouched)
 
 
 @pytest.mark.parametrize(

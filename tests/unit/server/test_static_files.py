@@ -328,7 +328,7 @@ def test_a_path_that_leads_elsewhere_is_nothing_at_all(server: ServerInMemory, p
     async def send(message: Any) -> None:
         messages.append(message)
 
-    server.run(server.devices(scope, send, send))  # type: ignore[arg-type]
+    server.run(server.devices(scope, send, send))
     assert messages[0]["status"] == 404
     assert b"there is nothing at this path" in messages[1]["body"]
 

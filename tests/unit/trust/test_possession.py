@@ -98,12 +98,12 @@ FOR = {"namespace": "default", "model": "wake", "serial": 7, "device_id": "dev-1
 
 
 def sealed(**changes: object) -> SealedReleaseKey:
-    text = seal_key(IDENTITY, recipient_key_of(RECIPIENT), **FOR | changes)  # type: ignore[arg-type]
+    text = seal_key(IDENTITY, recipient_key_of(RECIPIENT), **FOR | changes)
     return SealedReleaseKey(model="wake", serial=7, sealed=text)
 
 
 def test_a_release_key_opens_for_its_device_and_its_version() -> None:
-    assert open_key(sealed(), RECIPIENT, **FOR) == IDENTITY  # type: ignore[arg-type]
+    assert open_key(sealed(), RECIPIENT, **FOR) == IDENTITY
     assert sealed().sealed != sealed().sealed
 
 
@@ -112,20 +112,20 @@ def test_a_release_key_opens_for_no_other(change: dict[str, object]) -> None:
     with pytest.raises(
         UntrustedInput, match=r"^the key of wake at serial 7 was not sealed to this device for this version"
     ):
-        open_key(sealed(**change), RECIPIENT, **FOR)  # type: ignore[arg-type]
+        open_key(sealed(**change), RECIPIENT, **FOR)
 
 
 def test_a_release_key_opens_with_its_own_key_alone() -> None:
     with pytest.raises(UntrustedInput, match="was not sealed to this device"):
-        open_key(sealed(), X25519PrivateKey.generate(), **FOR)  # type: ignore[arg-type]
+        open_key(sealed(), X25519PrivateKey.generate(), **FOR)
     with pytest.raises(UntrustedInput, match="was not sealed to this device"):
-        open_key(msgspec.structs.replace(sealed(), sealed="AAAA"), RECIPIENT, **FOR)  # type: ignore[arg-type]
+        open_key(msgspec.structs.replace(sealed(), sealed="AAAA"), RECIPIENT, **FOR)
 
 
 @pytest.mark.parametrize("recipient", ["AAAA", base64url(bytes(31)), base64url(bytes(33)), base64url(bytes(32))])
 def test_a_recipient_that_is_no_key_is_refused(recipient: str) -> None:
     with pytest.raises(UntrustedInput, match=r"the recipient key cannot be used: .*; expected 32 bytes of X25519"):
-        seal_key(IDENTITY, recipient, **FOR)  # type: ignore[arg-type]
+        seal_key(IDENTITY, recipient, **FOR)
 
 
 def test_what_a_release_key_is_bound_to_is_spelled_in_lines() -> None:

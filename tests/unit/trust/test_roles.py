@@ -69,7 +69,7 @@ def test_documents_lie_where_their_role_signs() -> None:
         roles.floor_path,
     ],
 )
-def test_what_is_no_name_of_a_model_makes_no_role_and_no_path(name) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_no_name_of_a_model_makes_no_role_and_no_path(name) -> None:
     for text in ("", "../x", "a/b", "*"):
         with pytest.raises((ValueError, UntrustedInput)):
             name(text)

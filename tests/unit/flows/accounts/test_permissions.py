@@ -9,7 +9,7 @@ READ, PUBLISH, DRAFT, STOP, APPROVE = (Permission(each) for each in ("read", "pu
 
 
 def caller(*roles: Role, **changes: object) -> Caller:
-    return Caller(**{"account": "ada", "kind": "person", "roles": roles} | changes)  # type: ignore[arg-type]
+    return Caller(**{"account": "ada", "kind": "person", "roles": roles} | changes)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_odd_terms_are_refused_each_in_its_own_words(here: Town) -> None:
             "the enrolment token would be over before anybody uses it; give a time in the future",
         ),
     ):
-        with pytest.raises(kind) as refused:  # type: ignore[call-overload]
+        with pytest.raises(kind) as refused:
             tokens(here, name="odd", **terms)
         assert str(refused.value) == said
     tokens(here, "z" * 32, name="soon", expires_at=T0 + 0.001)

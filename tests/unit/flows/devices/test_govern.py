@@ -19,7 +19,7 @@ ALL = {"because": "why", "actor": "ana"}
 
 
 def take(here: Town, *records: object, now: float = T0 + 400) -> object:
-    return ingest(here.registry, here.fleet, records, now=now, devices=here.stores.inventory)  # type: ignore[arg-type]
+    return ingest(here.registry, here.fleet, records, now=now, devices=here.stores.inventory)
 
 
 def block(here: Town, device: str, *, now: float) -> None:

@@ -77,7 +77,7 @@ def test_each_reason_has_its_kind_and_its_sentence(
 
 def test_a_bundle_has_a_key_for_a_device_that_named_one() -> None:
     asked = {"is_blocked": False, "operator_labels": {"site": "lab"}, "settings": LAB}
-    assert entitled_recipient(device(), **asked) == "age1x"  # type: ignore[arg-type]
+    assert entitled_recipient(device(), **asked) == "age1x"
     for who, changes, kind, said in (
         (device(), {"is_blocked": True}, Refused, "dev-1 is blocked; no key is sealed to it"),
         (device(), {"operator_labels": {}}, Refused, NOT_ENTITLED),
@@ -92,5 +92,5 @@ def test_a_bundle_has_a_key_for_a_device_that_named_one() -> None:
         ),
     ):
         with pytest.raises(kind) as refused:
-            entitled_recipient(who, **asked | changes)  # type: ignore[arg-type]
+            entitled_recipient(who, **asked | changes)
         assert str(refused.value) == said

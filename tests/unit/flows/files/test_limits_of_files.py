@@ -72,7 +72,7 @@ def test_a_file_may_be_so_deep_and_not_deeper(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_a_plain_word_is_what_it_looks_like_to_everybody(text: str, value: object) -> None:
-    ((read,), _) = load_yaml(f"[{text}]", what="x")  # type: ignore[misc]
+    ((read,), _) = load_yaml(f"[{text}]", what="x")
     assert (type(read), read) == (type(value), value)
 
 

@@ -123,7 +123,7 @@ def test_a_timestamp_is_stale_two_hours_after_it_was_signed() -> None:
 
 def test_the_urgent_come_first_then_the_newest() -> None:
     def one(urgency: str, name: str, since: float | None = None) -> Concern:
-        return Concern(urgency=urgency, subject="rollout", name=name, title="", sentence="", since=since)  # type: ignore[arg-type]
+        return Concern(urgency=urgency, subject="rollout", name=name, title="", sentence="", since=since)
 
     given = [one("note", "a"), one("waits", "b", 5), one("urgent", "c", 1), one("waits", "d", 9), one("urgent", "e", 2)]
     assert [each.name for each in in_order(given)] == ["e", "c", "d", "b", "a"]

@@ -25,7 +25,7 @@ ANY = (Variant(name="any", files=(file(),)),)
 
 def next_of(*versions: VersionRecord, **changes: object) -> Identity:
     values = {"variants": ANY, "version": None, "semantic_version": None, "now": NOW} | changes
-    return identify(versions, **values)  # type: ignore[arg-type]
+    return identify(versions, **values)
 
 
 def test_the_first_version() -> None:

@@ -51,7 +51,7 @@ def participants(here: Town, *, treated: int, control: int, comparison: str = "r
                     rollout=comparison,
                     stage=stage,
                     device_id=f"{role}-{n}",
-                    role=role,  # type: ignore[arg-type]
+                    role=role,
                     assigned_at=T0,
                     activated_at=T0,
                     reported_at=T0 + 1,
@@ -324,7 +324,7 @@ def test_history_adds_up_the_newest_rollouts_with_an_hour_of_an_hour() -> None:
         outcomes = [("committed", T0 + 1), ("failed", None), ("", T0 + 1), ("failed", None)]
         here.fleet.save_participation(
             *(
-                Participation(device_id=f"d{n}", outcome=outcome, activated_at=at, **place)  # type: ignore[arg-type]
+                Participation(device_id=f"d{n}", outcome=outcome, activated_at=at, **place)
                 for n, (outcome, at) in enumerate(outcomes)
             )
         )

@@ -151,7 +151,7 @@ def test_harm_takes_a_paused_rollout_back() -> None:
 
 
 def move(here: Town, wanted: str) -> RolloutRecord:
-    return move_by_person(here.registry, here.fleet, "r1", wanted, because="I say so", actor="me", now=LATER)  # type: ignore[arg-type]
+    return move_by_person(here.registry, here.fleet, "r1", wanted, because="I say so", actor="me", now=LATER)
 
 
 def test_pause_and_resume() -> None:

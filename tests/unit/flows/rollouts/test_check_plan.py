@@ -183,7 +183,7 @@ def test_behind_a_shadow_stage_or_with_a_holdback_blue_green_is_less_of_a_leap()
 )
 def test_pointless_and_dangerous_plans_are_warned_of(said: object, warning: str) -> None:
     with town() as here:
-        seen = check_plan(here.registry, here.fleet, said, now=T0, devices=1000)  # type: ignore[arg-type]
+        seen = check_plan(here.registry, here.fleet, said, now=T0, devices=1000)
         assert any(warning in each for each in seen.warnings), seen.warnings
 
 

@@ -44,7 +44,7 @@ def completed(
 
 def back(here: Town, **more: object) -> WayBack:
     values = {"lines": lambda _: line(), "because": "it stutters", "actor": "ada", "now": NOW} | more
-    return roll_back_model(here.registry, "wake", **values)  # type: ignore[arg-type]
+    return roll_back_model(here.registry, "wake", **values)
 
 
 def policy(here: Town) -> Policy:

@@ -78,7 +78,7 @@ def complete(here: Town, name: str, serial: int, *, tag: str = "abcdef") -> Roll
 
 def back(here: Town, name: str, **more: object) -> WayBack:
     values = {"lines": lambda name: line(model=name), "because": "it stutters", "actor": "ada", "now": NOW} | more
-    return roll_back_model(here.registry, name, **values)  # type: ignore[arg-type]
+    return roll_back_model(here.registry, name, **values)
 
 
 def runs(here: Town, *, active: tuple[int, int] = (2, 2), **labels: str) -> tuple[int | None, ...]:

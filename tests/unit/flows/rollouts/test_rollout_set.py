@@ -44,12 +44,12 @@ def here() -> Iterator[Town]:
 
 
 def planned(*stages: object, **changes: object) -> Plan:
-    return plan(*stages, model_version="encoder@2.0.0", **changes)  # type: ignore[arg-type]
+    return plan(*stages, model_version="encoder@2.0.0", **changes)
 
 
 def start(here: Town, asked: Plan | None = None, **changes: object) -> RolloutRecord:
     values = {"plan_text": "text", "tag": "abcdef", "hour_s": HOUR, "actor": "me", "now": T0} | changes
-    return start_rollout(here.registry, here.fleet, asked or planned(), **values)  # type: ignore[arg-type]
+    return start_rollout(here.registry, here.fleet, asked or planned(), **values)
 
 
 def moved(here: Town, lead: RolloutRecord, to: PersonMove) -> RolloutRecord:

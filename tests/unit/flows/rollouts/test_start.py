@@ -17,7 +17,7 @@ from whimbrel.policy.shadow import ShadowStage
 
 def start(here: Town, said: Plan | None = None, **changes: object) -> RolloutRecord:
     values = {"plan_text": "text", "tag": "abcdef", "hour_s": 3600.0, "actor": "me", "now": T0} | changes
-    return start_rollout(here.registry, here.fleet, said or plan(), **values)  # type: ignore[arg-type]
+    return start_rollout(here.registry, here.fleet, said or plan(), **values)
 
 
 def test_a_rollout_runs_its_first_stage_and_is_in_the_audit_log() -> None:

@@ -43,7 +43,7 @@ THAW = datetime.fromisoformat("2026-01-03T00:00+00:00").timestamp()
 
 def start(here: Town, said: Plan | None = None, *, now: float = T0, **changes: object) -> RolloutRecord:
     values = {"plan_text": "text", "tag": "abcdef", "hour_s": HOUR, "actor": "me"} | changes
-    return start_rollout(here.registry, here.fleet, said or plan(), now=now, **values)  # type: ignore[arg-type]
+    return start_rollout(here.registry, here.fleet, said or plan(), now=now, **values)
 
 
 def turn(here: Town, identifier: str, *, now: float, published: bool = True) -> RolloutRecord:

@@ -61,7 +61,7 @@ def test_a_stream_ends_with_its_session_and_gives_its_place_back(monkeypatch: py
             await anext(stream)
         again = streams.follow(marks("c"), alive=always)
         assert await anext(again) == b"event: subject\ndata: c\n\n"
-        await again.aclose()  # type: ignore[attr-defined]
+        await again.aclose()
 
     asyncio.run(run())
 

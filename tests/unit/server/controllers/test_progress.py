@@ -27,7 +27,7 @@ def by_person(server: ServerInMemory, identifier: str, move: str) -> None:
             stores.registry,
             stores.fleet,
             identifier,
-            move,  # type: ignore[arg-type]
+            move,
             because="as ana likes",
             actor="ana",
             now=server.clock.now,
@@ -152,7 +152,7 @@ def test_a_rollout_that_a_person_moved_meanwhile_is_left_to_him_and_the_others_g
     def follow_all_but_one(registry: object, fleet: object, record: object, **more: object) -> object:
         if getattr(record, "id", "") == first:
             raise Conflict("somebody moved it")
-        return judged(registry, fleet, record, **more)  # type: ignore[arg-type]
+        return judged(registry, fleet, record, **more)
 
     with monkeypatch.context() as patched:
         patched.setattr(progress, "follow", follow_all_but_one)
