@@ -14,7 +14,7 @@ from litestar.response import Redirect
 from litestar.status_codes import HTTP_303_SEE_OTHER
 
 from whimbrel import limits
-from whimbrel.console.views.inventory import (
+from whimbrel.console.views.devices import (
     DeviceLine,
     DevicePage,
     DeviceQuestion,
@@ -32,7 +32,7 @@ from whimbrel.flows.devices.remove import remove_device
 from whimbrel.model.selector_text import read_selector
 from whimbrel.server.admin.devices import asked_serials, device_detail, device_view, unended, versions_of
 from whimbrel.server.admin.views.devices import DeviceDetail, DeviceModelView, DeviceView
-from whimbrel.server.console.rollouts import event_line
+from whimbrel.server.console.events import event_line
 from whimbrel.server.console.visit import AnyRequest, Console, check_form, form_of, frame_for, page, visit_of
 from whimbrel.stores.transaction import Stores
 

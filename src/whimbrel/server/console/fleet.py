@@ -1,18 +1,17 @@
 """The page of a whole namespace: what needs attention first, then each model with its versions now and over time."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
 
 from whimbrel import limits
-from whimbrel.console.graphics import COLOURS, AreaChart, area_chart, bars
+from whimbrel.console.graphics import bars
 from whimbrel.console.views.fleet import ClassLine, ConcernLine, FleetPage, ModelCard, VersionLine
-from whimbrel.console.words import ago, counted, percent, plain_name
+from whimbrel.console.words import counted, plain_name
 from whimbrel.flows.accounts.permissions import Permission
-from whimbrel.flows.monitors.records import HOUR_S
 from whimbrel.flows.overview.concerns import (
     Concern,
     Named,
@@ -23,16 +22,13 @@ from whimbrel.flows.overview.concerns import (
     of_rollouts,
     of_timestamp,
 )
-from whimbrel.flows.overview.versions_over_time import DevicesByHour, adoption_of, fullest, serials_of
 from whimbrel.flows.records import ModelRecord, RolloutRecord, VersionRecord
 from whimbrel.flows.rollouts.approvals import approvals_missing
 from whimbrel.model.documents import parse
 from whimbrel.plan.rollout_states import State
+from whimbrel.server.console.versions import headline_of, history_of, quarantined_everywhere, version_colours
 from whimbrel.server.console.visit import AnyRequest, Console, frame_for, page, visit_of
 from whimbrel.stores.transaction import Stores
-
-_STEPS = 56  # of a week: three hours each
-_OTHER = "other versions"
 
 
 @get("/{namespace:str}", permission=Permission.READ)
@@ -221,71 +217,10 @@ def _card(
     )
 
 
-def quarantined_everywhere(stores: Stores, model: str) -> set[int]:
-    """The versions of a model that the whole fleet refuses."""
-    return {each.serial for each in stores.registry.quarantines(model) if each.selector.everyone}
-
-
-def version_colours(serials: Sequence[int], *, bad: set[int]) -> dict[int, str]:
-    """A class of the style sheet for each version, the newest first. What is quarantined everywhere is red."""
-    colours, place = {}, 0
-    for serial in serials:
-        if serial in bad:
-            colours[serial] = "vbad"
-        else:
-            colours[serial] = f"v{min(place, COLOURS - 1)}"
-            place += 1
-    return colours
-
-
 def _state(name: str, names: Mapping[int, str], *, newest: int | None, baseline: int | None, bad: set[int]) -> str:
     serial = next((serial for serial, each in names.items() if each == name), None)
     if serial is None:
         return ""
     return (
         "quarantined" if serial in bad else "newest" if serial == newest else "baseline" if serial == baseline else ""
-    )
-
-
-def headline_of(
-    versions: Sequence[VersionRecord], by_serial: Mapping[int | None, int], *, bad: set[int], now: float
-) -> str:
-    """How far the newest version came, in words."""
-    if not versions:
-        return "Nothing was published yet."
-    newest, total = versions[-1], sum(by_serial.values())
-    published = f"published {ago(newest.created_at, now)}"
-    if not total:
-        return f"{newest.semantic_version}, {published}. No device follows this model yet."
-    reached = adoption_of(newest.serial, by_serial)
-    if newest.serial in bad:
-        still = f"; {counted(reached.devices, 'device')} still run it" if reached.devices else ""
-        return f"{newest.semantic_version}, {published}, was taken back{still}."
-    return f"{percent(reached.percent)} of {counted(total, 'device')} run {newest.semantic_version}, {published}."
-
-
-def history_of(
-    hours: DevicesByHour, names: Mapping[int, str], colours: Mapping[int, str], *, now: float
-) -> AreaChart | None:
-    """The last week; less, where less is known. None where two points are not there."""
-    if len(hours) < 2:
-        return None
-    last, first = int(now // HOUR_S), min(hours)
-    step = max(1, -(-(last - first + 1) // _STEPS))
-    rows = fullest(hours, first=first, last=last, step=step)
-    serials = serials_of(rows)
-    points = [[float(devices.get(serial, 0)) for serial in serials] for _, devices in rows]
-    stamps = [datetime.fromtimestamp(start * HOUR_S, UTC).strftime("%b %d %H:%M") for start, _ in rows]
-    span = (last - first) / 24
-    marks = [rows[round(place * (len(rows) - 1) / 4)][0] for place in range(5)] if len(rows) > 4 else [first, last]
-    form = "%b %d" if span > 2 else "%H:%M"
-    words = [datetime.fromtimestamp(start * HOUR_S, UTC).strftime(form) for start in marks]
-    newest = names.get(serials[-1], "")
-    return area_chart(
-        points,
-        [(names.get(serial, _OTHER), colours.get(serial, f"v{COLOURS - 1}")) for serial in serials],
-        says=f"Devices by version over {span:.0f} days; the newest is {newest}, at "
-        f"{points[-1][-1]:,.0f} of {sum(points[-1]):,.0f} devices at the end",
-        x_words=words,
-        row_names=stamps,
     )

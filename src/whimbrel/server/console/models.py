@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from whimbrel import limits
-from whimbrel.console.views.inventory import EpisodeLine, ModelLine, ModelPage, ReleasedVersion
+from whimbrel.console.views.models import EpisodeLine, ModelLine, ModelPage, ReleasedVersion
 from whimbrel.console.words import figure
 from whimbrel.flows.accounts.permissions import Permission
 from whimbrel.flows.monitors.records import HOUR_S
@@ -18,8 +18,9 @@ from whimbrel.health.device_hour import HOURS_A_DAY
 from whimbrel.model.release import Release
 from whimbrel.server.admin.versions import listed_versions
 from whimbrel.server.admin.views.versions import ListedVersion
-from whimbrel.server.console.fleet import headline_of, history_of, quarantined_everywhere, version_colours
-from whimbrel.server.console.rollouts import event_line, rollout_lines
+from whimbrel.server.console.events import event_line
+from whimbrel.server.console.rollouts import rollout_lines
+from whimbrel.server.console.versions import headline_of, history_of, quarantined_everywhere, version_colours
 from whimbrel.server.console.visit import AnyRequest, Console, frame_for, page, visit_of
 from whimbrel.stores.transaction import Stores
 

@@ -7,12 +7,12 @@ from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
 from whimbrel import limits
-from whimbrel.console.views.inventory import AccessPage, AuditLine, AuditPage, RoleLine, TokenLine
+from whimbrel.console.views.records import AccessPage, AuditLine, AuditPage, RoleLine, TokenLine
 from whimbrel.console.words import counted
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.audit_chain import ChainedEntry
 from whimbrel.server.admin.keys import role_states
-from whimbrel.server.console.rollouts import event_line
+from whimbrel.server.console.events import event_line
 from whimbrel.server.console.visit import AnyRequest, Console, frame_for, page, visit_of
 from whimbrel.stores.transaction import Stores
 from whimbrel.trust.role_keys import short

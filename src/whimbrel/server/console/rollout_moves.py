@@ -25,7 +25,8 @@ from whimbrel.plan.rollout_states import State
 from whimbrel.server.admin.moves import ROLLOUT_MOVES
 from whimbrel.server.admin.rollouts import ask_rollout, person_move
 from whimbrel.server.admin.views.reason import Reason
-from whimbrel.server.console.rollouts import event_line, version_names
+from whimbrel.server.console.events import event_line
+from whimbrel.server.console.versions import version_names
 from whimbrel.server.console.visit import AnyRequest, Console, check_form, form_of, frame_for, page, visit_of
 from whimbrel.stores.transaction import Stores
 

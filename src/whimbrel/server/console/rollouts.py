@@ -7,10 +7,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from whimbrel import limits
-from whimbrel.console.graphics import RatioChart, ratio_chart
 from whimbrel.console.views.rollout import (
     Button,
-    EventLine,
     GuardrailLine,
     MemberLine,
     RolloutLine,
@@ -18,16 +16,18 @@ from whimbrel.console.views.rollout import (
     SliceLine,
     StageStep,
 )
-from whimbrel.console.words import counted, events, figure, lasting, percent, plain_name, plan_hours, sentence
+from whimbrel.console.words import counted, figure, lasting, percent, plain_name, plan_hours, sentence
 from whimbrel.flows.accounts.permissions import Caller, Permission
-from whimbrel.flows.audit_chain import ChainedEntry
 from whimbrel.flows.monitors.show_health import ClassFigures, class_figures
 from whimbrel.flows.records import RolloutRecord
-from whimbrel.flows.rollouts.effects import Effect, Effects, effects_of
+from whimbrel.flows.rollouts.effects import Effects, effects_of
 from whimbrel.gate.verdict import Counts
 from whimbrel.plan.rollout_states import LIVE, NEXT, PENDING, Event, State
 from whimbrel.server.admin.rollouts import rollout_view
 from whimbrel.server.admin.views.rollouts import RolloutView
+from whimbrel.server.console.events import event_line
+from whimbrel.server.console.guardrails import evidence_words, guardrail_lines, part_of_proof
+from whimbrel.server.console.versions import version_names
 from whimbrel.server.console.visit import AnyRequest, Console, frame_for, page, visit_of
 from whimbrel.stores.transaction import Stores
 
@@ -40,25 +40,6 @@ TONES = {
     State.PAUSED: "waits",
     State.WAITING_FOR_APPROVAL: "waits",
     State.DRAFT: "waits",
-}
-_ACTS = {
-    "start": "Started",
-    "advance": "Went to the next stage",
-    "hold": "Holds",
-    "await_approval": "Waits for people",
-    "approve": "Approved",
-    "reject": "Rejected",
-    "pause": "Paused",
-    "resume": "Resumed",
-    "finish": "Completed",
-    "abort": "Ended",
-    "roll_back": "Taken back",
-    "rolled_back": "Every device is off it",
-    "slice_back": "A slice went back",
-    "queue": "Queued",
-    "schedule": "Scheduled",
-    "fail_to_begin": "Could not begin",
-    "draft": "Written down",
 }
 
 
@@ -118,11 +99,6 @@ def rollout_lines(stores: Stores, rollouts: Sequence[RolloutRecord]) -> list[Rol
     return lines
 
 
-def version_names(stores: Stores, model: str) -> dict[int, str]:
-    """The semantic versions of a model, by serial."""
-    return {each.serial: each.semantic_version for each in stores.registry.versions(model)}
-
-
 def rollout_page(console: Console, stores: Stores, identifier: str, *, caller: Caller, now: float) -> RolloutPage:
     """What the page shows. Raises `NotFound`."""
     rollout = stores.registry.rollout(identifier)
@@ -139,7 +115,7 @@ def rollout_page(console: Console, stores: Stores, identifier: str, *, caller: C
     target = names.get(rollout.target, str(rollout.target))
     baseline = names.get(rollout.baseline or 0, "")
     buttons, why_none = buttons_of(stores.namespace, rollout, caller)
-    first, quiet, untold = _guardrails(effects)
+    first, quiet, untold = guardrail_lines(effects)
     judged = effects.stage if effects is not None else rollout.stage
     return RolloutPage(
         id=rollout.id,
@@ -160,8 +136,8 @@ def rollout_page(console: Console, stores: Stores, identifier: str, *, caller: C
         quiet=tuple(quiet),
         untold=tuple(untold),
         judged_stage=rollout.plan.stages[judged].name,
-        evidence=_part(effects.log_e, effects.needed) if effects is not None else 0.0,
-        evidence_words="" if effects is None else _evidence_words(effects.log_e, effects.needed),
+        evidence=part_of_proof(effects.log_e, effects.needed) if effects is not None else 0.0,
+        evidence_words="" if effects is None else evidence_words(effects.log_e, effects.needed),
         slices=tuple(_slices(rollout, classes)),
         not_judged=tuple(_not_judged(view)),
         members=tuple(
@@ -281,79 +257,6 @@ def _steps(rollout: RolloutRecord, view: RolloutView, *, now: float) -> list[Sta
     return steps
 
 
-_LOOKED_AT = ("crash", "error", "silence", "usage")  # shown whatever they say, where anything was told of them
-
-
-def _guardrails(effects: Effects | None) -> tuple[list[GuardrailLine], list[GuardrailLine], list[str]]:
-    """Those to look at, most evidence first; those that see no harm; and those of which nothing was told."""
-    if effects is None:
-        return [], [], []
-    ordered = sorted(effects.effects, key=lambda each: (-max(0.0, each.log_e), each.guardrail not in _LOOKED_AT))
-    told = [each for each in ordered if each.treated is not None or each.control is not None]
-    first = [each for each in told if each.guardrail in _LOOKED_AT or _part(each.log_e, effects.needed) >= 1]
-    return (
-        [_guardrail(each, needed=effects.needed) for each in first],
-        [_guardrail(each, needed=effects.needed) for each in told if each not in first],
-        [each.words for each in ordered if each not in told],
-    )
-
-
-def _guardrail(effect: Effect, *, needed: float) -> GuardrailLine:
-    treated, control = figure(effect.treated, effect.form), figure(effect.control, effect.form)
-    name = effect.words[0].upper() + effect.words[1:]
-    happened = effect.events is not None and any(effect.events)
-    chart = _chart(effect, name) if effect.points and effect.limit is not None and happened else None
-    part = _part(effect.log_e, needed)
-    tone = "harm" if part >= 100 else "doubt" if part >= 50 or (chart is not None and chart.harm) else "good"
-    small = ""
-    if effect.events is not None and effect.exposure is not None:
-        (of_treated, of_control), (in_treated, in_control) = effect.events, effect.exposure
-        small = f"{events(of_treated)} of {in_treated:,.0f} against {events(of_control)} of {in_control:,.0f}"
-    return GuardrailLine(
-        name=name,
-        effect=f"{treated} against {control}",
-        tone=tone,
-        state={"harm": "harm is proven", "doubt": "in doubt", "good": "no harm seen"}[tone],
-        evidence=part,
-        evidence_words=f"{part:.0f}% of what proves harm",
-        severity={"rollback": "takes it back", "hold": "holds it", "warn": "warns"}[effect.severity],
-        chart=chart,
-        small=small,
-    )
-
-
-def _chart(effect: Effect, name: str) -> RatioChart:
-    last = effect.points[-1]
-    high = "open" if last.high is None else f"{last.high:.2g} times"
-    below = effect.direction == "lower_is_worse"
-    side = "below" if below else "above"
-    says = (
-        f"{name}: the new version's rate lies between {last.low:.2g} times and {high} the control's; harm is what lies "
-        f"{side} {effect.limit or 1:.2g} times"
-    )
-    first = effect.points[0].hours
-    return ratio_chart(
-        [(each.hours, each.ratio, each.low, each.high) for each in effect.points],
-        limit=effect.limit or 1.0,
-        says=says,
-        x_words=(plan_hours(first), plan_hours(last.hours)),
-        worse_below=below,
-    )
-
-
-def _part(log_e: float, needed: float) -> float:
-    """How much of what proves harm the evidence is, in percent."""
-    return round(min(100.0, max(0.0, 100 * log_e / needed)), 2) if needed > 0 else 0.0
-
-
-def _evidence_words(log_e: float, needed: float) -> str:
-    if log_e >= needed:
-        return "Harm is proven"
-    if log_e <= 0:
-        return "No evidence of harm"
-    return f"{_part(log_e, needed):.0f}% of the evidence that would prove harm"
-
-
 def _classes(stores: Stores, rollout: RolloutRecord, *, now: float) -> list[ClassFigures]:
     return class_figures(
         stores.health,
@@ -417,19 +320,6 @@ def _not_judged(view: RolloutView) -> list[str]:
         ),
     ]
     return [f"{counted(number, 'device')} {why}" for number, why in words if number > 0]
-
-
-def event_line(entry: ChainedEntry) -> EventLine:
-    """An entry of the audit log, for people."""
-    bad = entry.action in {"roll_back", "slice_back", "abort", "fail_to_begin", "reject"}
-    good = entry.action in {"finish", "approve"}
-    return EventLine(
-        at=entry.at,
-        actor=entry.actor,
-        action=_ACTS.get(entry.action, plain_name(entry.action).capitalize()),
-        because=entry.because,
-        tone="bad" if bad else "good" if good else "",
-    )
 
 
 def buttons_of(namespace: str, rollout: RolloutRecord, caller: Caller) -> tuple[tuple[Button, ...], str]:
