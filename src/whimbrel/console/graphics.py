@@ -9,7 +9,7 @@ Pure. ADR 92 says why these are no Vega-Lite charts.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -63,10 +63,9 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
     start: float
     width: float
     value: int
-    href: str = ""
 
 
-def bars(counts: Sequence[tuple[str, str, int]], *, hrefs: Mapping[str, str] = {}) -> tuple[Bar, ...]:
+def bars(counts: Sequence[tuple[str, str, int]]) -> tuple[Bar, ...]:
     """A bar of parts: label, colour, and how many; parts of none are left out."""
     total, at, made = sum(count for _, _, count in counts), 0.0, []
     for label, colour, count in counts:
@@ -79,7 +78,6 @@ def bars(counts: Sequence[tuple[str, str, int]], *, hrefs: Mapping[str, str] = {
                     start=round(at, 3),
                     width=round(width, 3),
                     value=count,
-                    href=hrefs.get(label, ""),
                 )
             )
             at += width

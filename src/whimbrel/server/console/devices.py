@@ -22,7 +22,7 @@ from whimbrel.console.views.devices import (
     ModelOnDeviceLine,
     PlaceLine,
 )
-from whimbrel.console.words import ago
+from whimbrel.console.words import ago, plain_name
 from whimbrel.errors import NotFound, UntrustedInput
 from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.devices.block import block_device, unblock_device
@@ -31,9 +31,18 @@ from whimbrel.flows.devices.records import DeviceFilter
 from whimbrel.flows.devices.remove import remove_device
 from whimbrel.model.selector_text import read_selector
 from whimbrel.server.admin.devices import asked_serials, device_detail, device_view, unended, versions_of
-from whimbrel.server.admin.views.devices import DeviceDetail, DeviceModelView, DeviceView
+from whimbrel.server.admin.views.devices import CohortView, DeviceDetail, DeviceModelView, DeviceView
 from whimbrel.server.console.events import event_line
-from whimbrel.server.console.visit import AnyRequest, Console, check_form, form_of, frame_for, page, visit_of
+from whimbrel.server.console.visit import (
+    AnyRequest,
+    Console,
+    because_of,
+    check_form,
+    form_of,
+    frame_for,
+    page,
+    visit_of,
+)
 from whimbrel.stores.transaction import Stores
 
 _SHOWN = ("", "silent", "blocked", "duplicate")
@@ -124,13 +133,11 @@ async def change_device(
     _question(device, act)
     form = await form_of(request)
     check_form(visit.session, form)
-    because, actor = form.get("because", "").strip(), visit.caller.account
-    if len(because) > limits.BECAUSE_CHARS:
-        raise UntrustedInput(f"the reason has {len(because)} characters; at most {limits.BECAUSE_CHARS} are kept")
+    because = because_of(form)
 
     def work(stores: Stores) -> None:
         port, registry = stores.inventory, stores.registry
-        more: dict[str, Any] = {"actor": actor, "because": because, "now": now}
+        more: dict[str, Any] = {"actor": visit.caller.account, "because": because, "now": now}
         acts: dict[str, Callable[[], object]] = {
             "block": lambda: block_device(port, registry, device, unended=unended(stores), **more),
             "unblock": lambda: unblock_device(port, registry, device, **more),
@@ -243,9 +250,9 @@ def _model(each: DeviceModelView) -> ModelOnDeviceLine:
     )
 
 
-def _place(each: Any, *, now: float) -> str:
+def _place(each: CohortView, *, now: float) -> str:
     if each.outcome:
-        return str(each.outcome).replace("_", " ")
+        return plain_name(each.outcome)
     if each.reported_at is not None:
         return f"reported first {ago(each.reported_at, now)}"
     if each.activated_at is not None:

@@ -14,10 +14,9 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 from litestar.status_codes import HTTP_303_SEE_OTHER, HTTP_409_CONFLICT
 
-from whimbrel import limits
 from whimbrel.console.views.rollout import MoveQuestion
 from whimbrel.console.words import counted, percent
-from whimbrel.errors import Conflict, IllegalTransition, NotFound, UntrustedInput
+from whimbrel.errors import Conflict, IllegalTransition, NotFound
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.approvals import stage_to_approve
 from whimbrel.flows.rollouts.shares import share_percent
@@ -27,7 +26,16 @@ from whimbrel.server.admin.rollouts import ask_rollout, person_move
 from whimbrel.server.admin.views.reason import Reason
 from whimbrel.server.console.events import event_line
 from whimbrel.server.console.versions import version_names
-from whimbrel.server.console.visit import AnyRequest, Console, check_form, form_of, frame_for, page, visit_of
+from whimbrel.server.console.visit import (
+    AnyRequest,
+    Console,
+    because_of,
+    check_form,
+    form_of,
+    frame_for,
+    page,
+    visit_of,
+)
 from whimbrel.stores.transaction import Stores
 
 
@@ -56,9 +64,7 @@ async def do(
     visit, now = visit_of(request), console.operations.now()
     form = await form_of(request)
     check_form(visit.session, form)
-    asked, because = person_move(move), form.get("because", "").strip()
-    if len(because) > limits.BECAUSE_CHARS:
-        raise UntrustedInput(f"the reason has {len(because)} characters; at most {limits.BECAUSE_CHARS} are kept")
+    asked, because = person_move(move), because_of(form)
 
     def work(stores: Stores) -> None:
         rollout = stores.registry.rollout(identifier)

@@ -21,6 +21,7 @@ from whimbrel.flows.accounts.permissions import Caller, Permission
 from whimbrel.flows.monitors.show_health import ClassFigures, class_figures
 from whimbrel.flows.records import RolloutRecord
 from whimbrel.flows.rollouts.effects import Effects, effects_of
+from whimbrel.gate.monitor import Figures
 from whimbrel.gate.verdict import Counts
 from whimbrel.plan.rollout_states import LIVE, NEXT, PENDING, Event, State
 from whimbrel.server.admin.rollouts import rollout_view
@@ -287,13 +288,12 @@ def _slice(rollout: RolloutRecord, each: ClassFigures) -> SliceLine:
     )
 
 
-def _figures(figures: object) -> str:
+def _figures(figures: Figures | None) -> str:
     if figures is None:
         return "nothing told"
-    crash, error = getattr(figures, "crash_rate", None), getattr(figures, "error_rate", None)
-    words = [f"{getattr(figures, 'device_hours', 0):,} device-hours"]
-    words += [f"crashes {figure(crash, 'percent')}"] if crash is not None else []
-    words += [f"errors {figure(error, 'percent')}"] if error is not None else []
+    words = [f"{figures.device_hours:,} device-hours"]
+    words += [f"crashes {figure(figures.crash_rate, 'percent')}"] if figures.crash_rate is not None else []
+    words += [f"errors {figure(figures.error_rate, 'percent')}"] if figures.error_rate is not None else []
     return ", ".join(words)
 
 

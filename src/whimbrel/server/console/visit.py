@@ -133,6 +133,14 @@ async def form_of(request: AnyRequest) -> dict[str, str]:
     return form
 
 
+def because_of(form: dict[str, str]) -> str:
+    """The reason that a person gave. Raises `UntrustedInput` for one that is too long to be kept."""
+    because = form.get("because", "").strip()
+    if len(because) > limits.BECAUSE_CHARS:
+        raise UntrustedInput(f"the reason has {len(because)} characters; at most {limits.BECAUSE_CHARS} are kept")
+    return because
+
+
 def check_form(session: Session, form: dict[str, str]) -> None:
     """Raises `Refused` for a form of another session or another site."""
     if not is_csrf(session, form.get("csrf")):
