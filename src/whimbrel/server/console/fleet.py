@@ -183,19 +183,27 @@ def _card(
     colours = version_colours([each.serial for each in shown], bad=bad)
     names = {each.serial: each.semantic_version for each in versions}
     total = sum(by_serial.values())
-    ordered = [(each.semantic_version, colours[each.serial], by_serial.get(each.serial, 0)) for each in shown]
+    newest = versions[-1].serial if versions else None
+    ordered = [
+        (
+            each.semantic_version,
+            colours[each.serial],
+            by_serial.get(each.serial, 0),
+            _state(each.serial, newest=newest, baseline=model.baseline, bad=bad),
+        )
+        for each in shown
+    ]
     if nothing := by_serial.get(None, 0):
-        ordered.append(("no version yet", "none", nothing))
-    newest = next((each.serial for each in reversed(versions)), None)
+        ordered.append(("no version yet", "none", nothing, ""))
     lines = [
         VersionLine(
             name=name,
             colour=colour,
             devices=devices,
             percent=100 * devices / total if total else 0.0,
-            state=_state(name, names, newest=newest, baseline=model.baseline, bad=bad),
+            state=state,
         )
-        for name, colour, devices in ordered
+        for name, colour, devices, state in ordered
         if devices
     ]
     known = sum(classes.values())
@@ -203,7 +211,7 @@ def _card(
         name=model.name,
         headline=headline_of(versions, by_serial, bad=bad, now=now),
         devices=total,
-        now=bars(ordered),
+        now=bars([each[:3] for each in ordered]),
         versions=tuple(lines),
         classes=tuple(
             ClassLine(name=name or "(none told)", devices=devices, percent=100 * devices / known)
@@ -217,10 +225,7 @@ def _card(
     )
 
 
-def _state(name: str, names: Mapping[int, str], *, newest: int | None, baseline: int | None, bad: set[int]) -> str:
-    serial = next((serial for serial, each in names.items() if each == name), None)
-    if serial is None:
-        return ""
+def _state(serial: int, *, newest: int | None, baseline: int | None, bad: set[int]) -> str:
     return (
         "quarantined" if serial in bad else "newest" if serial == newest else "baseline" if serial == baseline else ""
     )
