@@ -3,7 +3,9 @@
 1. The bets are those of `evidence.RateFold`, at every ratio of a grid at once: a ratio is in the set as long as neither
    direction's test refutes it. The set may be looked at after every window (Ville's inequality), each end at `alpha`.
 2. A grid has steps of 5%: the ends are rounded outwards to it, so a set is never told narrower than it is.
-3. A window in which an arm has no exposure proves nothing, and one without events changes nothing but the time.
+3. Windows of one device count as independent here, as the rates themselves do. The gate divides its evidence by their
+   design effect, and tests anew within a stage, so its verdict is another one: a picture proves nothing.
+4. A window in which an arm has no exposure proves nothing, and one without events changes nothing but the time.
 
 Needs numpy; nothing that a device imports imports this. Called by flows/rollouts/effects.
 """
