@@ -12,7 +12,7 @@ import httpx
 import uvicorn
 from litestar import Litestar
 
-from support.server_in_memory import NAMESPACE, ServerInMemory, server_in_memory
+from support.server_in_memory import NAMESPACE, OneThread, ServerInMemory, server_in_memory
 from whimbrel.server.admin.operations import AdminContext, Operations
 from whimbrel.server.console.app import console_app
 from whimbrel.server.console.streams import Streams
@@ -79,18 +79,6 @@ def text_of(page: httpx.Response) -> str:
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", main))).strip()
 
 
-class _Loop(asyncio.SelectorEventLoop):
-    """A loop with sockets, whose threads are none: the database in memory belongs to one thread."""
-
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        done = self.create_future()
-        try:
-            done.set_result(func(*args))
-        except Exception as error:
-            done.set_exception(error)
-        return done
-
-
 @contextmanager
 def console_on_a_socket(prepare: Callable[[ServerInMemory], Any], **more: Any) -> Iterator[tuple[str, str, Any]]:
     """A console that a real browser can open: its address, the first admin's token, and what `prepare` gave."""
@@ -112,7 +100,7 @@ def console_on_a_socket(prepare: Callable[[ServerInMemory], Any], **more: Any) -
     def run() -> None:
         with server_in_memory(versions=1, **more) as server:
             known["told"], known["token"] = prepare(server), server.admin_token
-            with asyncio.Runner(loop_factory=_Loop) as runner:
+            with asyncio.Runner(loop_factory=OneThread) as runner:
                 runner.run(serve(server))
 
     thread = threading.Thread(target=run, daemon=True)

@@ -17,6 +17,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -403,11 +404,20 @@ def server_in_memory(*, versions: int = 2, **config: Any) -> Iterator[ServerInMe
             yield server
         finally:
             server.close()
-            _FREE.append(database)
+            _FREE.databases.append(database)
 
 
 _APPLICATION: list[Litestar] = []
-_FREE: list[Database] = []  # databases in memory that no test uses now, with what they have compiled
+
+
+class _Free(threading.local):
+    """Databases in memory that no test of this thread uses now, with what they have compiled."""
+
+    def __init__(self) -> None:
+        self.databases: list[Database] = []
+
+
+_FREE = _Free()
 
 
 def _application(context: AdminContext) -> Litestar:
@@ -419,8 +429,8 @@ def _application(context: AdminContext) -> Litestar:
 
 def _copy_of(rows: sqlite3.Connection) -> Database:
     """A database in memory that holds what `rows` holds."""
-    if _FREE:
-        database = _FREE.pop()
+    if _FREE.databases:
+        database = _FREE.databases.pop()
         try:
             _copy_rows(rows, database)
             return database
@@ -459,7 +469,7 @@ def _template(versions: int) -> _Template:
         server.publish()
         server.round()
         server.controllers.leader.resign()
-        rows = sqlite3.connect(":memory:")
+        rows = sqlite3.connect(":memory:", check_same_thread=False)  # tests of several threads copy it
         raw = server.database.engine.raw_connection()
         cast(sqlite3.Connection, raw.driver_connection).backup(rows)
         raw.close()
@@ -475,7 +485,7 @@ def _repository() -> _Template:
     folder = create_repository(within, Config(), clock=lambda: T0)
     file = sqlite3.connect(within / "whimbrel.db")
     file.execute("PRAGMA journal_mode=DELETE")  # a copy in memory has no write-ahead log
-    rows = sqlite3.connect(":memory:")
+    rows = sqlite3.connect(":memory:", check_same_thread=False)  # tests of several threads copy it
     file.backup(rows)
     file.close()
     files = {
