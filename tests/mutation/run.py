@@ -121,8 +121,25 @@ def run_area(area: str, records: dict[str, Record], options: Any, tell: Callable
             print(describe(result), flush=True)
         tell(f"  {area}: {len(results)} of {len(mutants)}, {time.monotonic() - began:.0f} s: {result.outcome}")
 
+    for mutant, runs in [each for each in waiting if each[1]][:1]:
+        check_control(mutant, runs[:1], seconds=options.seconds)
     try_all(waiting, workers=options.workers, seconds=options.seconds, done=done)
     return counted(area, options.seed, [result.outcome for result in results])
+
+
+def check_control(mutant: Mutant, runs: Runs, *, seconds: float) -> None:
+    """Run tests of a mutant on the sources as they are: what fails here would be taken for a mutant that was noticed.
+
+    Raises `SystemExit` where one fails.
+    """
+    results: list[Result] = []
+    unchanged = mutant._replace(mutated=mutant.source)
+    try_all([(unchanged, runs)], workers=1, seconds=seconds, done=results.append)
+    if results[0].outcome != "survived":
+        raise SystemExit(
+            f"{results[0].by} ends as {results[0].outcome!r} in a copy of the sources that nobody changed, so nothing "
+            f"can be said of mutants; mend that first\n{results[0].output}"
+        )
 
 
 def counted(area: str, seed: int, outcomes: list[str]) -> dict[str, Any]:

@@ -237,8 +237,9 @@ def test_tests_of_the_area_go_first_and_then_the_quickest() -> None:
     assert choice.choose(elsewhere, "gate", records) == [{f"{gate}::test_quick": 0.5, f"{gate}::test_slow": 0.9}]
 
 
-def test_a_planted_fault_is_killed_and_one_that_no_test_runs_survives(tmp_path: Path) -> None:
-    """The whole program on a package of four lines, in a checkout of its own."""
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with the program and a package of a few lines."""
     here = Path(__file__).parents[1] / "mutation"
     shutil.copytree(here, tmp_path / "tests/mutation", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tests/mutation/equivalent.toml").write_text("")
@@ -253,11 +254,19 @@ def test_a_planted_fault_is_killed_and_one_that_no_test_runs_survives(tmp_path: 
         "def tried(a):\n    return -a\n\n\ndef untried(a):\n    return -a\n\n\n"
         "def endless(a):\n    while a > 5:\n        a -= a\n"
     )
-    test = tmp_path / "tests/unit/tiny/test_tiny.py"
-    test.parent.mkdir(parents=True)
-    test.write_text("from whimbrel.tiny import tried\n\n\ndef test_tried():\n    assert tried(2) == -2\n")
-    command = [sys.executable, tmp_path / "tests/mutation/run.py", "tiny", "--json", "--workers", "1", "--verbose"]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    (tmp_path / "tests/unit/tiny").mkdir(parents=True)
+    return tmp_path
+
+
+def mutated(checkout: Path, test: str) -> subprocess.CompletedProcess[str]:
+    """The program, run with this one test."""
+    (checkout / "tests/unit/tiny/test_tiny.py").write_text(test)
+    command = [sys.executable, checkout / "tests/mutation/run.py", "tiny", "--json", "--workers", "1", "--verbose"]
+    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=checkout)
+
+
+def test_a_planted_fault_is_killed_and_one_that_no_test_runs_survives(checkout: Path) -> None:
+    ended = mutated(checkout, "from whimbrel.tiny import tried\n\n\ndef test_tried():\n    assert tried(2) == -2\n")
     assert ended.returncode == 1, ended.stderr
     figures = json.loads(ended.stdout.splitlines()[-1])
     assert figures["ok"] is False
@@ -265,4 +274,16 @@ def test_a_planted_fault_is_killed_and_one_that_no_test_runs_survives(tmp_path: 
     assert "killed by tests/unit/tiny/test_tiny.py::test_tried: src/whimbrel/tiny/__init__.py:2 tried" in ended.stdout
     assert "survived: src/whimbrel/tiny/__init__.py:6 untried" in ended.stdout
     assert "1 tests may notice" in ended.stdout
-    assert (package / "__init__.py").read_text().startswith("def tried(a):\n    return -a\n")
+    assert (checkout / "src/whimbrel/tiny/__init__.py").read_text().startswith("def tried(a):\n    return -a\n")
+
+
+def test_a_test_that_fails_without_a_mutant_kills_none(checkout: Path) -> None:
+    """It passes where it is recorded, and fails in every copy of the sources: all mutants would count as killed."""
+    ended = mutated(
+        checkout,
+        "from whimbrel import tiny\n\n\ndef test_tried():\n    assert tiny.tried(2) == -2\n"
+        f"    assert tiny.__file__.startswith({str(checkout)!r})\n",
+    )
+    assert ended.returncode == 1
+    assert "in a copy of the sources that nobody changed, so nothing can be said of mutants" in ended.stderr
+    assert "share" not in ended.stdout
